@@ -1,0 +1,94 @@
+# Every target can be run twice. `make` alone lists them.
+#
+# Needs bash, Python 3.11 or 3.12 and a package index. Everything else comes from requirements.lock and goes into .venv.
+SHELL := bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+# The first supported interpreter; `make PYTHON=/path/to/python3.12 TARGET` chooses another one.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+# More arguments for pytest: `make test ARGS="-k ledger"`.
+ARGS ?=
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}'
+
+demo: $(INSTALLED) ## Install, then run the main job on the embedded real data and print the results
+	@$(BIN)/afterclose demo
+
+test: $(INSTALLED) ## The test suite; one case each of slow, services, browser and chaos: make test ARGS="-k ledger"
+	@$(PYTEST) -m "not (slow or services or browser or chaos) or smoke" $(ARGS)
+
+test-all: $(INSTALLED) ## Every test
+	@$(PYTEST) $(ARGS)
+
+check: $(INSTALLED) ## Lint, format, types, import contracts
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Fix what ruff can fix
+	@$(BIN)/ruff check --fix --exit-zero
+	@$(BIN)/ruff format
+
+lock: | $(BIN)/python ## Bring requirements.lock up to pyproject.toml; make lock UPGRADE=1 moves every pin
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(INSTALL_UV)
+	@$(UV_PIP) compile --universal --python-version 3.11 --generate-hashes --no-strip-extras \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) \
+	  --group dev pyproject.toml --output-file requirements.lock >/dev/null
+
+calendar: $(INSTALLED) ## Freeze the exchange calendar into quant/xnys.json
+	@$(BIN)/python -m adapters.freeze_calendar
+
+docs: $(INSTALLED) ## Remake the reference pages, and the tour from the demo's data root
+	@$(BIN)/python -m orchestration.reference
+	@$(BIN)/python -m orchestration.tour
+
+start: $(INSTALLED) ## Start UI and daemon in the background: make start PORT=3001
+	@$(BIN)/afterclose start $(if $(PORT),--port $(PORT))
+
+stop: $(INSTALLED) ## Stop them
+	@$(BIN)/afterclose stop
+
+status: $(INSTALLED) ## Whether they run, and how far every asset is
+	@$(BIN)/afterclose server
+	@$(BIN)/afterclose status
+
+logs: $(INSTALLED) ## Their log: make logs FOLLOW=1 keeps printing
+	@$(BIN)/afterclose logs $(if $(FOLLOW),--follow)
+
+clean: ## Stop the server, remove everything generated; data/ stays unless make clean DATA=1
+	@if [ -x $(BIN)/afterclose ]; then $(BIN)/afterclose stop || true; fi
+	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+ifeq ($(origin DATA) $(DATA),command line 1)
+	@find data -mindepth 1 ! -path data/README.md -delete
+endif
+
+.PHONY: help demo test test-all check format lock calendar docs start stop status logs clean
+
+# The environment. The stamp is newer than what it was made from, so a second call costs nothing.
+$(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing requirements.lock into .venv (about a minute the first time)"
+	@if $(INSTALL_UV) && $(UV_PIP) sync --python $(BIN)/python $(HASHED) requirements.lock && $(UV_PIP) install --python $(BIN)/python $(EDITABLE); then :; else \
+	  echo "uv could not; installing with pip, which takes longer" >&2; \
+	  $(PIP) install $(HASHED) -r requirements.lock && $(PIP) install $(EDITABLE); fi
+	@touch $@
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(SUPPORTED)'; then \
+	  echo "expected Python 3.11 or 3.12, found $$($(or $(PYTHON),python3) --version 2>&1); install one and name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; fi
+	@"$(PYTHON)" -m venv --clear .venv || { \
+	  echo "expected $(PYTHON) to make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
+
+# uv itself is pinned, with its hashes, in requirements.lock.
+INSTALL_UV = { sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt && $(PIP) install $(HASHED) -r .venv/uv.txt; }
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+UV_PIP = $(BIN)/python -m uv --quiet pip
+HASHED := --require-hashes
+EDITABLE := --no-deps --no-build-isolation --editable .

@@ -1,0 +1,179 @@
+"""The Lake port on Delta Lake: plain Parquet files, atomic versions, one range of sessions replaced by predicate."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from quant.errors import InputError, expected
+from quant.factors.library.alpha158 import alpha158_table
+from quant.market.contracts import checked
+from quant.tables import NOT_DIGESTED, TABLES, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import date
+
+_COMMIT_TRIES = 5
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1)
+
+
+def table_named(name: str) -> Table:
+    """The declaration of a lake table; InputError for an unknown name."""
+    if name == "alpha158":
+        return alpha158_table()
+    if name not in TABLES:
+        known = ", ".join(sorted(TABLES))
+        raise InputError(expected(f"one of {known}", found=name, where="a table name", do="use one of them"))
+    return TABLES[name]
+
+
+def open_lake(root: Path, *, run_id: str = "") -> DeltaLake:
+    """The lake under a data root; ``run_id`` is written into every commit."""
+    return DeltaLake(Path(root) / "lake", run_id=run_id)
+
+
+def frame_digest(rows: pl.DataFrame, table: Table) -> str:
+    """SHA-256 over the rows in key order and the columns in name order, received_at left out."""
+    digest = hashlib.sha256()
+    ordered = rows.sort(table.key)
+    for name in sorted(set(table.columns) - set(NOT_DIGESTED)):
+        column = ordered.get_column(name)
+        digest.update(f"{name}:{column.dtype}:{column.len()}".encode())
+        digest.update(column.is_null().to_numpy().tobytes())
+        digest.update(_column_bytes(column))
+    return digest.hexdigest()
+
+
+def _column_bytes(column: pl.Series) -> bytes:
+    if column.dtype == pl.String or column.dtype.is_decimal():
+        return "\x1f".join(column.cast(pl.String).fill_null("").to_list()).encode()
+    return column.to_physical().fill_null(0).to_numpy().tobytes()
+
+
+def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) -> None:
+    outside = rows.filter(~pl.col(table.clock).is_between(first, last))
+    if not outside.is_empty():
+        found = f"{outside.height} outside it, e.g. {outside.get_column(table.clock)[0]}"
+        raise InputError(
+            expected(f"rows from {first} to {last}", found=found, where=f"table {table.name}", do="replace the range that the rows have")
+        )
+
+
+class DeltaLake:
+    """Lake port. Rows are checked against their table's contract before a byte is written."""
+
+    def __init__(self, folder: Path, *, run_id: str = "") -> None:
+        self._folder = folder
+        self._run_id = run_id
+        self._opened: dict[str, DeltaTable] = {}
+
+    def read(
+        self,
+        table: str,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        where: Mapping[str, str] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pl.DataFrame:
+        """See quant.ports.Lake.read."""
+        declared = table_named(table)
+        wanted = list(columns) if columns is not None else list(declared.columns)
+        delta = self._open(declared, version)
+        if delta is None:
+            return declared.empty().select(wanted)
+        clock = pl.col(declared.clock)
+        keep = [pl.col(name) == value for name, value in (where or {}).items()]
+        keep += [clock >= first] if first is not None else []
+        keep += [clock <= last] if last is not None else []
+        needed = list(dict.fromkeys([*wanted, *declared.key]))
+        frame = pl.scan_delta(delta).filter(*keep).select(needed).sort(declared.key).select(wanted)
+        return frame.collect()
+
+    def replace(self, table: str, rows: pl.DataFrame, *, first: date, last: date, where: Mapping[str, str] | None = None) -> int:
+        """See quant.ports.Lake.replace."""
+        declared = table_named(table)
+        if declared.append_only:
+            raise InputError(expected("a derived table", found=f"{table}, append-only", where="replace", do="use append_new"))
+        clauses = [f"{declared.clock} >= '{first}'", f"{declared.clock} <= '{last}'"]
+        clauses += [f"{name} = '{value}'" for name, value in (where or {}).items()]
+        checked(rows, declared)
+        _require_range(rows, declared, first, last)
+        if rows.is_empty() and self._open(declared, None) is None:
+            return self._commit(declared, rows, mode="append", predicate=None)
+        return self._commit(declared, rows, mode="overwrite", predicate=" AND ".join(clauses))
+
+    def append_new(self, table: str, rows: pl.DataFrame) -> int:
+        """See quant.ports.Lake.append_new."""
+        declared = table_named(table)
+        if not declared.append_only:
+            raise InputError(expected("an append-only table", found=table, where="append_new", do="use replace"))
+        checked(rows, declared)
+        clock = rows.get_column(declared.clock)
+        known = declared.empty().select("digest")
+        if not rows.is_empty():
+            known = self.read(table, first=clock.min(), last=clock.max(), columns=["digest"])  # type: ignore[arg-type]
+        new = rows.join(known, on="digest", how="anti").unique("digest", keep="first", maintain_order=True)
+        if not new.is_empty() or self._open(declared, None) is None:
+            self._commit(declared, new, mode="append", predicate=None)
+        return new.height
+
+    def version(self, table: str) -> int | None:
+        """See quant.ports.Lake.version."""
+        delta = self._open(table_named(table), None)
+        return None if delta is None else delta.version()
+
+    def files(self, table: str) -> Sequence[str]:
+        """See quant.ports.Lake.files."""
+        delta = self._open(table_named(table), None)
+        return [] if delta is None else sorted(delta.file_uris())
+
+    def digest(self, table: str) -> str:
+        """See quant.ports.Lake.digest."""
+        return frame_digest(self.read(table), table_named(table))
+
+    def _path(self, table: Table) -> Path:
+        return self._folder / table.name
+
+    def _open(self, table: Table, version: int | None) -> DeltaTable | None:
+        """The table at a version, by default the newest one there is now, whoever wrote it; None while there is none."""
+        path = str(self._path(table))
+        if version is not None:
+            return DeltaTable(path, version=version) if DeltaTable.is_deltatable(path) else None
+        if table.name in self._opened:
+            self._opened[table.name].update_incremental()  # reads the commits since, instead of the whole log again
+        elif DeltaTable.is_deltatable(path):
+            self._opened[table.name] = DeltaTable(path)
+        return self._opened.get(table.name)
+
+    def _commit(self, table: Table, rows: pl.DataFrame, *, mode: str, predicate: str | None) -> int:
+        """One atomic commit, retried whole when another writer was first."""
+        path = self._path(table)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stamp = pl.col(table.clock).dt.strftime("%Y" if table.partition == "year" else "%Y-%m").alias(table.partition)
+        ordered = rows.select(list(table.columns)).sort(table.key).with_columns(stamp)
+        metadata = {"run_id": self._run_id, "rows": str(rows.height), "digest": frame_digest(rows, table)}
+        for attempt in range(_COMMIT_TRIES):
+            try:
+                write_deltalake(
+                    str(path),
+                    ordered,
+                    mode=mode,  # type: ignore[arg-type]
+                    predicate=predicate,
+                    partition_by=[table.partition],
+                    writer_properties=_WRITER,
+                    commit_properties=CommitProperties(custom_metadata=metadata),
+                )
+                break
+            except CommitFailedError:
+                if attempt == _COMMIT_TRIES - 1:
+                    raise
+        written = self._open(table, None)
+        return written.version() if written else 0

@@ -1,0 +1,62 @@
+"""The analysts' database: views over the exact Parquet files of one version of each table, built beside and renamed into place."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from adapters.lake.delta import DeltaLake, table_named
+from quant.tables import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import duckdb
+
+
+class DuckDBWarehouse:
+    """Warehouse port. Readers open the file read-only; a new one takes its place without a lock."""
+
+    def __init__(self, lake: DeltaLake, path: Path) -> None:
+        self._lake = lake
+        self._path = path
+
+    def publish(self, facts: Mapping[str, str]) -> Mapping[str, int]:
+        """See quant.ports.Warehouse.publish."""
+        import duckdb
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_suffix(f".{os.getpid()}.new")
+        beside.unlink(missing_ok=True)
+        try:
+            with duckdb.connect(str(beside)) as connection:
+                rows = {table: self._view(connection, table) for table in TABLES}
+                self._snapshot(connection, rows, facts)
+                connection.execute("CHECKPOINT")
+            beside.chmod(0o444)
+            beside.replace(self._path)
+        finally:
+            beside.unlink(missing_ok=True)
+        return rows
+
+    def _view(self, connection: duckdb.DuckDBPyConnection, table: str) -> int:
+        files = self._lake.files(table)
+        names = ", ".join(f'"{column}"' for column in table_named(table).columns)
+        if files:
+            listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+            body = f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
+        else:
+            empty = ", ".join(f'CAST(NULL AS VARCHAR) AS "{column}"' for column in table_named(table).columns)
+            body = f"SELECT {empty} WHERE false"
+        connection.execute(f'CREATE VIEW "{table}" AS {body}')
+        found = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()
+        return int(found[0]) if found else 0
+
+    def _snapshot(self, connection: duckdb.DuckDBPyConnection, rows: Mapping[str, int], facts: Mapping[str, str]) -> None:
+        connection.execute('CREATE TABLE snapshot ("table" VARCHAR, "version" BIGINT, "rows" BIGINT)')
+        connection.executemany(
+            "INSERT INTO snapshot VALUES (?, ?, ?)", [[table, self._lake.version(table), count] for table, count in rows.items()]
+        )
+        connection.execute("CREATE TABLE facts (fact VARCHAR, value VARCHAR)")
+        connection.executemany("INSERT INTO facts VALUES (?, ?)", [[fact, value] for fact, value in facts.items()])

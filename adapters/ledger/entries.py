@@ -1,0 +1,104 @@
+"""Entries to rows and back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select
+
+from adapters.ledger.schema import entries, postings
+from quant.errors import LedgerConflictError, expected
+from quant.ledger.entries import Account, Entry, EntryKind, Posting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Connection
+
+KEYS_A_QUERY = 10_000  # SQLite takes 32,766 parameters
+ROWS_A_FETCH = 1_000
+_KINDS = {kind.value: kind for kind in EntryKind}
+_ACCOUNTS = {account.value: account for account in Account}
+
+
+def read_entries(connection: Connection, *where: ColumnElement[bool]) -> list[Entry]:
+    """Entries that satisfy ``where`` (conditions on the table entries), in booking order."""
+    legs = _legs(connection, *where)
+    column = entries.c
+    query = select(column.sequence, column.book, column.session, column.key, column.kind, column.symbol, column.price, column.stale)
+    query = query.where(*where).order_by(column.session, column.sequence).execution_options(yield_per=ROWS_A_FETCH)
+    return [
+        Entry(
+            book=book,
+            session=session,
+            key=key,
+            kind=_KINDS[kind],
+            symbol=symbol,
+            postings=tuple(legs.get(sequence, ())),
+            price=price,
+            stale=stale,
+        )
+        for sequence, book, session, key, kind, symbol, price, stale in connection.execute(query)
+    ]
+
+
+def _legs(connection: Connection, *where: ColumnElement[bool]) -> Mapping[int, Sequence[Posting]]:
+    """Postings of the entries that satisfy ``where``, by the sequence of their entry."""
+    legs: defaultdict[int, list[Posting]] = defaultdict(list)
+    column = postings.c
+    query = select(column.entry, column.account, column.amount, column.quantity).join(entries).where(*where)
+    query = query.order_by(column.entry, column.leg).execution_options(yield_per=ROWS_A_FETCH)
+    for sequence, account, amount, quantity in connection.execute(query):
+        legs[sequence].append(Posting(account=_ACCOUNTS[account], amount=amount, quantity=quantity))
+    return legs
+
+
+def post_entries(connection: Connection, wanted: Sequence[Entry], recorded_at: datetime) -> int:
+    """Insert what is new of ``wanted``; how many that was. LedgerConflictError if a key has other content."""
+    known = {(entry.book, entry.key): entry for entry in _with_the_keys_of(connection, wanted)}
+    new: list[Entry] = []
+    for entry in wanted:
+        stored = known.get((entry.book, entry.key))
+        if stored is None:
+            known[entry.book, entry.key] = entry
+            new.append(entry)
+        elif stored != entry:
+            raise LedgerConflictError(
+                expected(f"{stored}", found=f"{entry}", where=f"book {entry.book}, key {entry.key}", do="find out which one is right")
+            )
+    first = connection.execute(select(func.coalesce(func.max(entries.c.sequence), 0) + 1)).scalar_one()
+    numbered = list(enumerate(new, start=first))
+    if numbered:
+        connection.execute(insert(entries), [_entry_row(sequence, entry, recorded_at) for sequence, entry in numbered])
+    if legs := [row for sequence, entry in numbered for row in _posting_rows(sequence, entry)]:
+        connection.execute(insert(postings), legs)
+    return len(new)
+
+
+def _with_the_keys_of(connection: Connection, wanted: Sequence[Entry]) -> Iterator[Entry]:
+    for book, group in groupby(sorted(wanted, key=lambda entry: entry.book), key=lambda entry: entry.book):
+        keys = [entry.key for entry in group]
+        for start in range(0, len(keys), KEYS_A_QUERY):
+            yield from read_entries(connection, entries.c.book == book, entries.c.key.in_(keys[start : start + KEYS_A_QUERY]))
+
+
+def _entry_row(sequence: int, entry: Entry, recorded_at: datetime) -> dict[str, object]:
+    return {
+        "sequence": sequence,
+        "recorded_at": recorded_at,
+        "book": entry.book,
+        "session": entry.session,
+        "key": entry.key,
+        "kind": entry.kind.value,
+        "symbol": entry.symbol,
+        "price": entry.price,
+        "stale": entry.stale,
+    }
+
+
+def _posting_rows(sequence: int, entry: Entry) -> Iterator[dict[str, object]]:
+    for number, leg in enumerate(entry.postings):
+        yield {"entry": sequence, "leg": number, "account": leg.account.value, "amount": leg.amount, "quantity": leg.quantity}

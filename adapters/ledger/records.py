@@ -1,0 +1,65 @@
+"""Decisions, champions and the audit log, to rows and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert, select
+
+from adapters.ledger.schema import audit, champion_history, decisions
+from quant.ports import DecisionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import date, datetime
+
+    from sqlalchemy import Connection
+
+
+def read_decision(connection: Connection, book: str, session: date) -> DecisionRecord | None:
+    """The decision of a book for a session, if there is one."""
+    query = select(decisions).where(decisions.c.book == book, decisions.c.session == session)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else DecisionRecord(**row)
+
+
+def decide_once(connection: Connection, decision: DecisionRecord) -> DecisionRecord:
+    """The first decision of a book for a session stands; what stands is returned."""
+    stored = read_decision(connection, decision.book, decision.session)
+    if stored is None:
+        row = {
+            "book": decision.book,
+            "session": decision.session,
+            "decision_at": decision.decision_at,
+            "model_version": decision.model_version,
+            "table_versions": dict(decision.table_versions),
+        }
+        connection.execute(insert(decisions), row)
+    return stored or decision
+
+
+def read_champion(connection: Connection, strategy: str, session: date) -> tuple[date, str] | None:
+    """(effective_session, version) in force on ``session``."""
+    history = champion_history.c
+    query = select(history.effective_session, history.version).where(history.strategy == strategy, history.effective_session <= session)
+    row = connection.execute(query.order_by(history.effective_session.desc(), history.sequence.desc()).limit(1)).one_or_none()
+    return None if row is None else (row.effective_session, row.version)
+
+
+def crown_champion(connection: Connection, strategy: str, effective_session: date, version: str, recorded_at: datetime) -> None:
+    """Append, unless this is what holds from that session on already."""
+    if read_champion(connection, strategy, effective_session) != (effective_session, version):
+        row = {"recorded_at": recorded_at, "strategy": strategy, "effective_session": effective_session, "version": version}
+        connection.execute(insert(champion_history), row)
+
+
+def record_audit(connection: Connection, kind: str, payload: Mapping[str, object], recorded_at: datetime) -> None:
+    """Append one row."""
+    connection.execute(insert(audit), {"recorded_at": recorded_at, "kind": kind, "payload": dict(payload)})
+
+
+def read_audit(connection: Connection, kind: str | None) -> list[tuple[int, datetime, str, Mapping[str, object]]]:
+    """Rows of one kind, or of all, oldest first."""
+    query = select(audit.c.sequence, audit.c.recorded_at, audit.c.kind, audit.c.payload).order_by(audit.c.sequence)
+    rows = connection.execute(query if kind is None else query.where(audit.c.kind == kind))
+    return [(sequence, recorded_at, name, payload) for sequence, recorded_at, name, payload in rows]

@@ -1,0 +1,315 @@
+"""Source ``files``: bars and corporate actions as Parquet or CSV, each one file or a folder of files; any universe a user brings.
+
+bars = session, symbol, open, high, low, close, volume [, vwap]; actions = ex_date, symbol, kind (split | dividend), value (new shares per
+old; USD per share) [, pay_date]. Other columns are ignored. ``columns`` maps their names to ours for both: {"date": "session"} makes
+``date`` the session of bars and the ex_date of actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from adapters.sources.universe import chosen_symbols
+from quant.errors import InputError, expected
+from quant.market.contracts import first_rows, is_unique
+from quant.ports import AdjustmentConvention, SourceFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import date, datetime
+
+    from quant.calendar import ExchangeCalendar
+
+_SETTING = "[source.files]"
+_SUFFIXES = (".parquet", ".csv")
+_PRICES = ("open", "high", "low", "close", "vwap")
+_KINDS = ("split", "dividend")
+
+
+class BadRows(StrEnum):
+    """What becomes of faulty rows of bars: duplicate keys, prices not above zero, nulls, days that are no session."""
+
+    REFUSE = "refuse"  # an InputError: the file is to be fixed
+    QUARANTINE = "quarantine"  # delivered as they are, for the gate to keep out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """What one of the two inputs holds: our columns, the one that may be missing, the one that dates a row."""
+
+    name: str
+    columns: Mapping[str, pl.DataType]
+    optional: str
+    clock: str
+
+
+_DATE, _TEXT, _NUMBER = pl.Date(), pl.String(), pl.Float64()
+_NUMBERS = dict.fromkeys(("open", "high", "low", "close", "volume", "vwap"), _NUMBER)
+_BARS = _Layout(name="bars", columns={"session": _DATE, "symbol": _TEXT, **_NUMBERS}, optional="vwap", clock="session")
+_ACTIONS = _Layout(
+    name="actions",
+    columns={"ex_date": _DATE, "symbol": _TEXT, "kind": _TEXT, "value": _NUMBER, "pay_date": _DATE},
+    optional="pay_date",
+    clock="ex_date",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """One file of an input: its own types and names, and the name it has for each of our columns."""
+
+    path: Path
+    schema: pl.Schema
+    names: Mapping[str, str]
+
+
+class FilesSource:
+    """Bars and actions of files. Finite: it ends with its newest session. Nothing is read before the first question, and then once.
+
+    ``absent`` may name vwap only (the other columns are needed); without it a file simply has no vwap column. A fault in structure
+    (columns, types, all-null columns, keys that are null, any fault in actions) is an InputError; ``bad_rows`` decides on rows of bars.
+    """
+
+    def __init__(
+        self,
+        *,
+        bars: Path,
+        actions: Path | None,
+        calendar: ExchangeCalendar,
+        convention: AdjustmentConvention,
+        publish_delay_minutes: int,
+        columns: Mapping[str, str] | None = None,
+        absent: Collection[str] = (),
+        bad_rows: BadRows = BadRows.REFUSE,
+        universe: Sequence[str] | None = None,
+    ) -> None:
+        if needed := sorted(set(absent) - {"vwap"}):
+            raise InputError(expected("at most vwap", found=needed, where=_SETTING, do="only vwap can be absent"))
+        ours = {*_BARS.columns, *_ACTIONS.columns}
+        if unknown := sorted(set((columns or {}).values()) - ours):
+            raise InputError(
+                expected(f"columns = {{theirs = ours}}, ours one of {_listed(ours)}", found=unknown, where=_SETTING, do="correct it")
+            )
+        self._paths = {_BARS.name: bars, _ACTIONS.name: actions}
+        self._calendar = calendar
+        self._convention = convention
+        self._delay_minutes = publish_delay_minutes
+        self._columns = dict(columns or {})
+        self._declared_absent = frozenset(absent)
+        self._bad_rows = bad_rows
+        self._universe = universe
+
+    @property
+    def facts(self) -> SourceFacts:
+        return SourceFacts(
+            name="files",
+            convention=self._convention,
+            publish_delay_minutes=self._delay_minutes,
+            absent=self._absent,
+            finite=True,
+        )
+
+    def first_session(self) -> date:
+        return self._sessions[0]
+
+    def last_session(self, now: datetime) -> date:
+        """Its newest session; a day still to come (a misprint that the gate will catch) does not count."""
+        return max((day for day in self._sessions if day <= now.date()), default=self._sessions[0])
+
+    def bars(self, first: date, last: date) -> pl.DataFrame:
+        return self._bars.filter(pl.col("session").is_between(first, last))
+
+    def actions(self, first: date, last: date) -> pl.DataFrame:
+        return self._actions.filter(pl.col("ex_date").is_between(first, last))
+
+    @cached_property
+    def _files(self) -> dict[str, list[_File]]:
+        opened = {
+            layout.name: [_opened(file, layout, self._columns) for file in _data_files(path)]
+            for layout in (_BARS, _ACTIONS)
+            if (path := self._paths[layout.name]) is not None
+        }
+        has = {name for files in opened.values() for file in files for name in file.schema}
+        if unknown := sorted(set(self._columns) - has):
+            raise InputError(
+                expected(f"a column {unknown[0]}", found=_listed(has), where=str(self._paths["bars"]), do="correct [source.files] columns")
+            )
+        return opened
+
+    @cached_property
+    def _absent(self) -> frozenset[str]:
+        return self._declared_absent if any("vwap" in file.names for file in self._files["bars"]) else frozenset({"vwap"})
+
+    @cached_property
+    def _bars(self) -> pl.DataFrame:
+        where = str(self._paths["bars"])
+        rows = _read(self._files["bars"], _BARS, absent=self._absent).sort("session", "symbol", maintain_order=True)
+        if not rows.height:
+            raise InputError(expected("at least one row", found="none", where=where, do="put bars there"))
+        symbols = chosen_symbols(self._universe, rows["symbol"].drop_nulls().unique().to_list(), where=where)
+        rows = rows if self._universe is None else rows.filter(pl.col("symbol").is_in(symbols))
+        _refuse_empty_columns(rows, absent=self._absent, where=where)
+        _refuse(rows, _null_keys(_BARS), where=where)
+        if self._bad_rows is BadRows.REFUSE:
+            _refuse(rows, _bar_faults(self._calendar, self._absent), where=where)
+            _refuse_duplicates(rows, ("session", "symbol"), where=where)
+        return rows
+
+    @cached_property
+    def _actions(self) -> pl.DataFrame:
+        rows = _read(self._files.get("actions", []), _ACTIONS, absent=frozenset())
+        where = str(self._paths["actions"])
+        _refuse(rows, {**_null_keys(_ACTIONS), **_action_faults(self._calendar)}, where=where)
+        _refuse_duplicates(rows, ("ex_date", "symbol", "kind"), where=where)
+        return rows.filter(pl.col("symbol").is_in(self._bars["symbol"].unique().to_list())).sort("ex_date", "symbol", "kind")
+
+    @cached_property
+    def _sessions(self) -> list[date]:
+        days = [day for day in self._bars["session"].unique().sort() if self._calendar.is_session(day)]
+        if not days:
+            where = str(self._paths["bars"])
+            raise InputError(expected(f"sessions of {self._calendar.name}", found="none", where=where, do="check its dates"))
+        return days
+
+
+def _data_files(path: Path) -> list[Path]:
+    """The file itself, or the .parquet and .csv files of a folder by name; hidden and half-written ones (dot, underscore) are not data."""
+    if not path.exists():
+        raise InputError(expected("a file or a folder", found="nothing", where=str(path), do="correct [source.files] in the profile"))
+    files = sorted(f for f in path.iterdir() if f.name[0] not in "._") if path.is_dir() else [path]
+    files = [file for file in files if file.suffix in _SUFFIXES]
+    if not files:
+        raise InputError(expected(f"files ending in {' or '.join(_SUFFIXES)}", found="none", where=str(path), do="put the data there"))
+    return files
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    # CSV has no types: everything is read as text and parsed here, so that a symbol NAN or TRUE stays one and a bad number is shown
+    return pl.scan_csv(path, infer_schema=False, glob=False) if path.suffix == ".csv" else pl.scan_parquet(path, glob=False)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    found = str(error).partition("\n")[0]
+    return InputError(expected(f"a whole {path.suffix[1:]} file", found=found, where=str(path), do="copy or write the file again"))
+
+
+def _opened(path: Path, layout: _Layout, mapping: Mapping[str, str]) -> _File:
+    try:
+        schema = _scan(path).collect_schema()
+    except (PolarsError, OSError) as error:
+        raise _unreadable(path, error) from error
+    names = _names(list(schema), layout, mapping, where=str(path))
+    wrong = {
+        ours: schema[theirs]
+        for ours, theirs in names.items()
+        if path.suffix == ".parquet" and not _fits(schema[theirs], layout.columns[ours])
+    }
+    for ours, found in wrong.items():
+        what = f"column {names[ours]} (our {ours}) of type {layout.columns[ours]}"
+        do = f'write it with that type, or name another column: columns = {{their_name = "{ours}"}}'
+        raise InputError(expected(what, found=found, where=str(path), do=do))
+    return _File(path=path, schema=schema, names=names)
+
+
+def _names(has: list[str], layout: _Layout, mapping: Mapping[str, str], *, where: str) -> dict[str, str]:
+    """Our name -> their name. What is mapped to session dates actions as well, unless something else is their ex_date."""
+    given = {ours: [name for name in has if mapping.get(name, name) == ours] for ours in layout.columns}
+    if not given[layout.clock]:
+        given[layout.clock] = [name for name in has if mapping.get(name) == "session"]
+    for ours, names in given.items():
+        if len(names) > 1:
+            raise InputError(expected(f"one column for {ours}", found=_listed(names), where=where, do="correct [source.files] columns"))
+    if missing := [ours for ours, names in given.items() if not names and ours != layout.optional]:
+        do = f'add it or name theirs: [source.files] columns = {{their_name = "{missing[0]}"}}'
+        raise InputError(expected(f"column {missing[0]}", found=f"columns {_listed(has)}", where=where, do=do))
+    return {ours: names[0] for ours, names in given.items() if names}
+
+
+def _fits(theirs: pl.DataType, ours: pl.DataType) -> bool:
+    """Whether a cast loses nothing. A column of type Null fits: that it is empty is said later, with the remedy."""
+    if ours == pl.Float64:
+        return theirs.is_numeric() or theirs == pl.Null
+    return theirs in ((pl.String, pl.Categorical, pl.Enum, pl.Null) if ours == pl.String else (ours, pl.Null))
+
+
+def _read(files: list[_File], layout: _Layout, *, absent: frozenset[str]) -> pl.DataFrame:
+    return pl.concat([pl.Schema(layout.columns).to_frame(eager=True), *(_rows(file, layout, absent) for file in files)])
+
+
+def _rows(file: _File, layout: _Layout, absent: frozenset[str]) -> pl.DataFrame:
+    names = {ours: theirs for ours, theirs in file.names.items() if ours not in absent}
+    try:
+        rows = _scan(file.path).select(pl.col(theirs).alias(ours) for ours, theirs in names.items()).collect()
+    except (PolarsError, OSError) as error:
+        raise _unreadable(file.path, error) from error
+    columns = [_typed(rows[ours], layout.columns[ours], rows, where=str(file.path)) for ours in names]
+    nulls = [pl.lit(None, dtype).alias(ours) for ours, dtype in layout.columns.items() if ours not in names]
+    return pl.DataFrame(columns).with_columns(nulls).select(list(layout.columns))
+
+
+def _typed(column: pl.Series, dtype: pl.DataType, rows: pl.DataFrame, *, where: str) -> pl.Series:
+    if column.dtype != pl.String or dtype == pl.String:
+        return column.cast(dtype)
+    parsed = column.str.to_date("%Y-%m-%d", strict=False) if dtype == pl.Date else column.cast(dtype, strict=False)
+    bad = rows.filter(parsed.is_null() & column.is_not_null())
+    if bad.height:
+        what = f"{column.name} as {'yyyy-mm-dd' if dtype == pl.Date else 'a number'}"
+        raise InputError(expected(what, found=f"{bad.height} rows, first {first_rows(bad)}", where=where, do="fix these rows"))
+    return parsed
+
+
+def _null_keys(layout: _Layout) -> dict[str, pl.Expr]:
+    return {f"{name} in every row": pl.col(name).is_null() for name in (layout.clock, "symbol")}
+
+
+def _bar_faults(calendar: ExchangeCalendar, absent: frozenset[str]) -> dict[str, pl.Expr]:
+    """What is expected of a row of bars -> the rows that break it."""
+    prices = [name for name in _PRICES if name not in absent]
+    return {
+        f"a session of {calendar.name}": ~pl.col("session").is_in(calendar.days),
+        "no nulls": pl.any_horizontal(pl.col(*prices, "volume").is_null()),
+        "prices above zero and finite": pl.any_horizontal((pl.col(prices) <= 0) | ~pl.col(prices).is_finite()),
+        "volume not negative and finite": (pl.col("volume") < 0) | ~pl.col("volume").is_finite(),
+    }
+
+
+def _action_faults(calendar: ExchangeCalendar) -> dict[str, pl.Expr]:
+    value = pl.col("value")
+    return {
+        f"an ex_date that is a session of {calendar.name}": ~pl.col("ex_date").is_in(calendar.days),
+        f"kind {' or '.join(_KINDS)}": pl.col("kind").is_null() | ~pl.col("kind").is_in(_KINDS),
+        "a value above zero and finite": value.is_null() | (value <= 0) | ~value.is_finite(),
+    }
+
+
+def _refuse(rows: pl.DataFrame, faults: Mapping[str, pl.Expr], *, where: str) -> None:
+    for what, broken in faults.items():
+        if (bad := rows.filter(broken)).height:
+            found = f"{bad.height} rows without, first {first_rows(bad)}"
+            raise InputError(expected(what, found=found, where=where, do="fix these rows"))
+
+
+def _refuse_duplicates(rows: pl.DataFrame, key: tuple[str, ...], *, where: str) -> None:
+    keys = rows.select(key)
+    if not is_unique(keys):
+        bad = rows.filter(keys.is_duplicated()).sort(key)
+        found = f"{bad.height} rows that share theirs, first {first_rows(bad)}"
+        raise InputError(expected(f"one row for each {', '.join(key)}", found=found, where=where, do="keep one row (dividends: their sum)"))
+
+
+def _refuse_empty_columns(rows: pl.DataFrame, *, absent: frozenset[str], where: str) -> None:
+    for name in rows.columns:
+        if name not in absent and rows[name].null_count() == rows.height:
+            do = 'declare it: [source.files] absent = ["vwap"]' if name == "vwap" else "fill it"
+            raise InputError(expected(f"values in column {name}", found="nulls only", where=where, do=do))
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(repr(name)[1:-1][:40] for name in sorted(names)[:20])

@@ -1,0 +1,226 @@
+"""Raw bars, corporate actions, the gate and adjustment: for a range of sessions (history) and for one (daily), by the same functions."""
+
+from datetime import date, datetime
+
+import dagster as dg
+import polars as pl
+
+from assets.chain import Chain, session_of, table_metadata
+from quant.errors import FeedFaultError, expected
+from quant.market.adjustment import adjusted_bars as adjusted_rows
+from quant.market.as_of import actions_as_of, bars_as_of
+from quant.market.delivery import action_rows, raw_bar_rows
+from quant.ports import Lake, Ledger
+from quant.quality.gate import GateResult, gate, stopped_sessions
+
+LATE_ACTION_SESSIONS = 10
+WORST_ROWS = 10
+
+
+def ingest_bars(chain: Chain, lake: Lake, first: date, last: date) -> int:
+    """Append what the source delivers for first..last and the lake does not hold yet; returns the number of new rows."""
+    rows = raw_bar_rows(
+        chain.source.bars(first, last),
+        facts=chain.source.facts,
+        calendar=chain.calendar,
+        received_at=chain.clock.now(),
+        known=lake.read("raw_bars", first=first, last=last),
+        loaded_through=_loaded_through(chain, lake, last),
+    )
+    return lake.append_new("raw_bars", rows)
+
+
+def ingest_actions(chain: Chain, lake: Lake, first: date, last: date) -> int:
+    """Append the actions with ex-date from first to the session after last; returns the number of new rows."""
+    upcoming = chain.calendar.next(last)
+    rows = action_rows(
+        chain.source.actions(first, upcoming),
+        facts=chain.source.facts,
+        calendar=chain.calendar,
+        received_at=chain.clock.now(),
+        known=lake.read("corporate_actions", first=first, last=upcoming),
+        loaded_through=_loaded_through(chain, lake, last),
+    )
+    return lake.append_new("corporate_actions", rows)
+
+
+def _loaded_through(chain: Chain, lake: Lake, last: date) -> date | None:
+    """The newest session up to ``last`` that was gated before: what arrives for it or earlier ones is late."""
+    gated = lake.read("accepted_bars", first=chain.back(last, LATE_ACTION_SESSIONS), last=last, columns=["session"])
+    newest = gated.get_column("session").max()
+    return newest if isinstance(newest, date) else None
+
+
+def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> GateResult:
+    """Judge first..last as known by an instant and put findings, accepted and quarantined rows in the place of the old ones."""
+    raw = bars_as_of(lake.read("raw_bars", first=first, last=last), known_by)
+    before = chain.back(first, chain.gate.active_sessions)
+    context = lake.read("raw_bars", first=before, last=last, columns=["session", "symbol"]).filter(pl.col("session") < first)
+    result = gate(
+        raw,
+        first=first,
+        last=last,
+        context=context,
+        calendar=chain.calendar,
+        settings=chain.gate,
+        absent=chain.source.facts.absent,
+        last_closed_session=chain.calendar.on_or_before(known_by.date()),
+    )
+    lake.replace("bar_findings", result.findings, first=first, last=last)
+    lake.replace("quarantined_bars", result.quarantined, first=first, last=last)
+    lake.replace("accepted_bars", result.accepted, first=first, last=last)
+    return result
+
+
+def known_actions(chain: Chain, lake: Lake, known_by: datetime) -> pl.DataFrame:
+    """The newest version of every corporate action known by an instant."""
+    del chain
+    return actions_as_of(lake.read("corporate_actions"), known_by)
+
+
+def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """Rows of adjusted_bars for first..last with the actions known by an instant.
+
+    Computed from accepted bars and actions each time, so an action learned late is in every row of a window at once.
+    """
+    closes = lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"])
+    accepted = lake.read("accepted_bars", first=first, last=last)
+    return adjusted_rows(accepted, known_actions(chain, lake, known_by), chain.source.facts.convention, indices_from=closes)
+
+
+def worst(findings: pl.DataFrame) -> dg.MetadataValue:
+    """The first findings as a table, the most severe ones first."""
+    severity = pl.col("severity").replace_strict({"stop": 0, "block": 1, "warn": 2}, default=3)
+    shown = findings.sort(severity, "session", "symbol", descending=[False, True, False]).head(WORST_ROWS)
+    records = [dg.TableRecord({k: str(v) for k, v in row.items()}) for row in shown.iter_rows(named=True)]
+    schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in findings.columns])
+    return dg.MetadataValue.table(records, schema=schema)
+
+
+def counts(findings: pl.DataFrame) -> dict[str, int]:
+    """Findings by severity."""
+    return {f"findings_{s}": findings.filter(pl.col("severity") == s).height for s in ("stop", "block", "warn")}
+
+
+@dg.asset(group_name="research", kinds={"polars", "deltalake"})
+def market_history(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    """Bars, corporate actions, gate verdicts and adjusted bars of every session before the paper start."""
+    first, last = chain.start, chain.history_last
+    known_by = chain.calendar.publish_at(last, chain.source.facts.publish_delay_minutes)
+    new = ingest_bars(chain, lake, first, last)
+    context.log.info(f"{new} new raw bars from {first} to {last}")
+    actions = ingest_actions(chain, lake, first, last)
+    result = gate_bars(chain, lake, first, last, known_by)
+    rows = adjusted(chain, lake, first, last, known_by)
+    lake.replace("adjusted_bars", rows, first=first, last=last)
+    return dg.MaterializeResult(
+        metadata={
+            **table_metadata(lake, "adjusted_bars", rows.height),
+            **counts(result.findings),
+            "symbols": rows["symbol"].n_unique(),
+            "new_raw_bars": new,
+            "new_actions": actions,
+            "quarantined": result.quarantined.height,
+            "stopped_sessions": len(stopped_sessions(result.findings)),
+        }
+    )
+
+
+@dg.asset_check(asset=market_history)
+def history_is_clean(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+    """Warns of quarantined rows and stopped sessions in the history, with the worst of them."""
+    findings = lake.read("bar_findings", last=chain.history_last)
+    metadata = {**counts(findings), "worst": worst(findings)}
+    return dg.AssetCheckResult(passed=findings.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+
+
+def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The daily links from the source to adjusted bars."""
+
+    @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
+    def raw_bars(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+        """The session's bars as received, append-only; a revision is a new row."""
+        session = session_of(context)
+        new = ingest_bars(chain, lake, chain.day_after_previous(session), session)
+        held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
+        return dg.MaterializeResult(metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new})
+
+    @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
+    def corporate_actions(
+        context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+    ) -> dg.MaterializeResult:
+        """Splits and dividends that go ex up to the next session, and late ones of the last ten; append-only."""
+        session = session_of(context)
+        new = ingest_actions(chain, lake, chain.back(session, LATE_ACTION_SESSIONS), session)
+        held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
+        return dg.MaterializeResult(metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new})
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec("bar_findings", deps=[raw_bars], description="What every rule of the gate found in the session."),
+            dg.AssetSpec("accepted_bars", deps=[raw_bars], description="The session's bars that passed the gate."),
+            dg.AssetSpec("quarantined_bars", deps=[raw_bars], description="The session's rows that the gate kept out, with the rules."),
+        ],
+        partitions_def=sessions,
+        group_name="market",
+        name="gated_bars",
+    )
+    def gated_bars(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ):
+        """Judge the session's bars as known at its decision."""
+        session = session_of(context)
+        first, known_by = chain.day_after_previous(session), chain.decision_instant(lake, ledger, session)
+        result = gate_bars(chain, lake, first, session, known_by)
+        tables = (("bar_findings", result.findings), ("accepted_bars", result.accepted), ("quarantined_bars", result.quarantined))
+        for name, rows in tables:
+            extra = counts(result.findings) if name == "bar_findings" else {}
+            yield dg.MaterializeResult(asset_key=name, metadata={**table_metadata(lake, name, rows.height), **extra})
+
+    @dg.asset_check(asset="accepted_bars", partitions_def=sessions, blocking=True)
+    def feed_is_sound(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        """Stops the session when too much of the feed is faulty to trust the rest (rule 21), or nothing was accepted."""
+        session = session_of(context)
+        findings = lake.read("bar_findings", first=session, last=session)
+        accepted = lake.read("accepted_bars", first=session, last=session, columns=["symbol"]).height
+        sound = accepted > 0 and not stopped_sessions(findings)
+        return dg.AssetCheckResult(passed=sound, metadata={**counts(findings), "accepted": accepted, "worst": worst(findings)})
+
+    @dg.asset_check(asset="quarantined_bars", partitions_def=sessions)
+    def nothing_is_quarantined(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        """Warns of symbols that the gate kept out of the session."""
+        session = session_of(context)
+        findings = lake.read("bar_findings", first=session, last=session)
+        blocked = findings.filter(pl.col("severity") != "warn")
+        metadata = {**counts(findings), "worst": worst(findings)}
+        return dg.AssetCheckResult(passed=blocked.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+
+    @dg.asset(partitions_def=sessions, group_name="market", deps=["accepted_bars", corporate_actions], kinds={"polars", "deltalake"})
+    def adjusted_bars(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """Accepted bars with their forward split and total-return indices, from the actions known at the decision."""
+        session = session_of(context)
+        require_sound_feed(lake, session)
+        rows = adjusted(chain, lake, session, session, chain.decision_instant(lake, ledger, session))
+        lake.replace("adjusted_bars", rows, first=session, last=session)
+        return dg.MaterializeResult(metadata=table_metadata(lake, "adjusted_bars", rows.height))
+
+    return [raw_bars, corporate_actions, gated_bars, feed_is_sound, nothing_is_quarantined, adjusted_bars]
+
+
+def require_sound_feed(lake: Lake, session: date) -> None:
+    """FeedFaultError if the gate stopped the session: a blocking check acts within its own run only, this across runs too."""
+    stops = lake.read("bar_findings", first=session, last=session).filter(pl.col("severity") == "stop")
+    if not stops.is_empty():
+        finding = stops.row(0, named=True)
+        where = f"the feed of {session}"
+        raise FeedFaultError(
+            expected(finding["expected"], found=finding["observed"], where=where, do="fix the source and run the session again")
+        )

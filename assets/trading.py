@@ -1,0 +1,278 @@
+"""The paper book's session (fills, positions, P&L, weights, orders) and the backtest that replays the same decisions."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+import dagster as dg
+import polars as pl
+
+from assets.chain import Chain, MarketOf, session_of, table_metadata
+from assets.market import adjusted, known_actions
+from quant.portfolio.weights import target_weights as weight_rows
+from quant.ports import Lake, Ledger
+from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, session_markets
+from quant.trading.orders import Execution
+from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
+from quant.trading.replay import replay
+from quant.units import CENT
+
+PINNED_TABLES = ("raw_bars", "corporate_actions", "accepted_bars", "adjusted_bars", "alpha158", "scores", "target_weights")
+
+
+def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:
+    """The market of a session as known at its decision."""
+
+    def market_of(session: date) -> SessionMarket:
+        known_by = chain.decision_instant(lake, ledger, session)
+        window = adjusted(chain, lake, chain.back(session, LIQUIDITY_SESSIONS), session, known_by)
+        return next(session_markets(window, known_actions(chain, lake, known_by), [session], chain.calendar))
+
+    return market_of
+
+
+def backtest_sessions(chain: Chain, lake: Lake) -> Sequence[date]:
+    """Sessions with scores before the paper start, cut to the range of the profile."""
+    first, last = chain.backtest_range
+    scored = lake.read("scores", last=min(last or chain.history_last, chain.history_last), columns=["session"])["session"]
+    if scored.is_empty():
+        return []
+    earliest = scored.min()
+    begin = max(first, earliest) if first is not None and isinstance(earliest, date) else earliest
+    end = scored.max()
+    return chain.calendar.sessions(begin, end) if isinstance(begin, date) and isinstance(end, date) else []
+
+
+@dg.asset(group_name="research", deps=["walk_forward_scores"], kinds={"polars", "deltalake"})
+def backtest(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    """The daily decisions replayed over the walk-forward range: same weights, risk review, exchange, costs and ledger arithmetic."""
+    book, sessions = chain.backtest_book, backtest_sessions(chain, lake)
+    if not sessions:
+        return dg.MaterializeResult(metadata={"sessions": 0})
+    first, last = sessions[0], sessions[-1]
+    delay = chain.source.facts.publish_delay_minutes
+    known_by = chain.calendar.publish_at(last, delay)
+    window = adjusted(chain, lake, chain.back(first, LIQUIDITY_SESSIONS), last, known_by)
+    markets = {m.session: m for m in session_markets(window, known_actions(chain, lake, known_by), sessions, chain.calendar)}
+    targets = weight_rows(lake.read("scores", first=first, last=last), book=book, settings=chain.portfolio)
+
+    def decided(market: SessionMarket) -> datetime:
+        return chain.calendar.publish_at(market.session, delay)
+
+    tables = replay(
+        book=book,
+        markets=markets.values(),
+        targets=targets,
+        broker=chain.exchange(markets.__getitem__),
+        rules=chain.rules,
+        deposit=chain.deposit,
+        decision_at=decided,
+    )
+    for name, rows in {**tables, "target_weights": targets}.items():
+        lake.replace(name, rows, first=chain.start, last=chain.history_last, where={"book": book})
+    nav = tables["daily_nav"]["closing_nav"].cast(pl.Float64)
+    context.log.info(f"replayed {len(sessions)} sessions from {first} to {last}")
+    return dg.MaterializeResult(
+        metadata={
+            "sessions": len(sessions),
+            "fills": tables["fills"].height,
+            "denied_orders": tables["orders"].filter(pl.col("state") == "denied").height,
+            "closing_nav": float(nav[-1]),
+            "total_return": float(nav[-1] / float(chain.deposit) - 1),
+            "lake_version": lake.version("daily_nav") or 0,
+        }
+    )
+
+
+@dg.asset_check(asset=backtest)
+def backtest_parts_sum_to_nav(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+    """Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV, to the cent, every session."""
+    return _identity(lake.read("daily_nav", where={"book": chain.backtest_book}))
+
+
+def _identity(nav: pl.DataFrame) -> dg.AssetCheckResult:
+    gap = (
+        pl.col("opening_nav")
+        + pl.col("price_pnl")
+        + pl.col("dividends")
+        + pl.col("cash_in_lieu")
+        - pl.col("commissions")
+        - pl.col("borrow")
+        + pl.col("external_flows")
+        - pl.col("closing_nav")
+    )
+    gaps = nav.select("session", gap=gap.abs())
+    broken = gaps.filter(pl.col("gap") >= CENT)
+    worst = gaps["gap"].max() if gaps.height else 0
+    return dg.AssetCheckResult(
+        passed=broken.is_empty(),
+        metadata={"sessions": gaps.height, "broken_sessions": broken.height, "largest_gap_usd": float(worst or 0)},  # type: ignore[arg-type]
+    )
+
+
+def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The daily links from yesterday's orders to the session's result: book, mark, explain."""
+
+    @dg.asset(partitions_def=sessions, group_name="paper", deps=["accepted_bars", "corporate_actions"], kinds={"sqlite", "deltalake"})
+    def fills(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """What executed at the session's open. Corporate actions, fills, fees and marks go into the ledger here, once by key."""
+        session, book = session_of(context), chain.paper_book
+        market_of = market_lookup(chain, lake, ledger)
+        desk = chain.desk(ledger, market_of)
+        done = desk.settle(market_of(session)).outcomes if desk.trades(session) else ()
+        executions = [outcome for outcome in done if isinstance(outcome, Execution)]
+        lake.replace("fills", fill_rows(executions), first=session, last=session, where={"book": book})
+        unfilled = sum(float(x.unfilled) for x in executions) + sum(float(o.order.quantity) for o in done if not isinstance(o, Execution))
+        return dg.MaterializeResult(
+            metadata={**table_metadata(lake, "fills", len(executions)), "expired_shares": unfilled, "orders_ended": len(done)}
+        )
+
+    @dg.asset(partitions_def=sessions, group_name="paper", deps=[fills], kinds={"sqlite", "deltalake"})
+    def positions(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """Holdings at the session's close: the fold of the ledger's entries."""
+        session, book = session_of(context), chain.paper_book
+        state = chain.desk(ledger, market_lookup(chain, lake, ledger)).state(session)
+        lake.replace("positions", position_rows(book, session, state), first=session, last=session, where={"book": book})
+        stale = [symbol for symbol, held in state.holdings.items() if held.stale]
+        return dg.MaterializeResult(
+            metadata={
+                **table_metadata(lake, "positions", len(state.holdings)),
+                "net_asset_value": float(state.nav),
+                "cash": float(state.cash),
+                "stale": ", ".join(stale) or "none",
+            }
+        )
+
+    @dg.asset(partitions_def=sessions, group_name="paper", deps=[positions], kinds={"sqlite", "deltalake"})
+    def daily_pnl(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """The session's result by name and term, and the net asset value that it explains."""
+        session, book = session_of(context), chain.paper_book
+        where = {"book": book}
+        market_of = market_lookup(chain, lake, ledger)
+        desk = chain.desk(ledger, market_of)
+        if not desk.trades(session):
+            for name in ("daily_pnl", "daily_nav"):
+                lake.replace(name, lake.read(name).clear(), first=session, last=session, where=where)
+            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0))
+        done = desk.settlement(market_of(session))
+        instant = chain.decision_instant(lake, ledger, session)
+        nav = nav_rows(book, session, done, instant).with_columns(closing_nav=pl.lit(desk.state(session).nav).cast(pl.Decimal(38, 6)))
+        lake.replace("daily_pnl", pnl_rows(book, session, done.pnl), first=session, last=session, where=where)
+        lake.replace("daily_nav", nav, first=session, last=session, where=where)
+        return dg.MaterializeResult(
+            metadata={
+                **table_metadata(lake, "daily_pnl", len(done.pnl)),
+                "closing_nav": float(done.closing.nav),
+                "pnl": float(done.closing.nav - done.opening.nav - done.external_flows),
+                "commissions": float(sum(p.commissions for p in done.pnl)),
+            }
+        )
+
+    @dg.asset_check(asset=daily_pnl, partitions_def=sessions, blocking=True)
+    def parts_sum_to_nav(
+        context: dg.AssetCheckExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+    ) -> dg.AssetCheckResult:
+        """Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV of the ledger, to the cent."""
+        session = session_of(context)
+        return _identity(lake.read("daily_nav", first=session, last=session, where={"book": chain.paper_book}))
+
+    return [fills, positions, daily_pnl, parts_sum_to_nav]
+
+
+def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+    """The daily links from scores to tomorrow's orders: weigh, review, submit."""
+
+    @dg.asset(partitions_def=sessions, group_name="paper", deps=["scores"], kinds={"polars", "deltalake"})
+    def target_weights(
+        context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+    ) -> dg.MaterializeResult:
+        """Top-N long and bottom-N short sleeves from the session's normalised scores; no rows means no new signal."""
+        session, book = session_of(context), chain.paper_book
+        scored = lake.read("scores", first=session, last=session)
+        rows = weight_rows(scored if session >= chain.paper_book_start else scored.clear(), book=book, settings=chain.portfolio)
+        if rows.is_empty():
+            context.log.warning(
+                f"no new signal in {session}: {scored.height} scores without spread, or too few names; the book keeps its holdings"
+            )
+        lake.replace("target_weights", rows, first=session, last=session, where={"book": book})
+        longs = rows.filter(pl.col("sleeve") > 0)["symbol"].to_list()
+        shorts = rows.filter(pl.col("sleeve") < 0)["symbol"].to_list()
+        return dg.MaterializeResult(
+            metadata={
+                **table_metadata(lake, "target_weights", rows.height),
+                "long": ", ".join(longs) or "none",
+                "short": ", ".join(shorts) or "none",
+            }
+        )
+
+    @dg.asset_check(asset=target_weights, partitions_def=sessions, blocking=True)
+    def sleeves_are_whole(
+        context: dg.AssetCheckExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+    ) -> dg.AssetCheckResult:
+        """Longs sum to +1 and shorts to -1 (no shorts in a long-only book), or there is no signal at all."""
+        session = session_of(context)
+        sleeve = lake.read("target_weights", first=session, last=session, where={"book": chain.paper_book})["sleeve"]
+        longs, shorts = float(sleeve.filter(sleeve > 0).sum()), float(sleeve.filter(sleeve < 0).sum())
+        wanted = -1.0 if chain.portfolio.sides == "long_short" else 0.0
+        whole = sleeve.is_empty() or (abs(longs - 1) < 1e-9 and abs(shorts - wanted) < 1e-9)
+        return dg.AssetCheckResult(passed=whole, metadata={"longs": longs, "shorts": shorts, "names": sleeve.len()})
+
+    @dg.asset(partitions_def=sessions, group_name="paper", deps=[target_weights, "daily_pnl"], pool="broker", kinds={"sqlite", "deltalake"})
+    def orders(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """Orders for the next session's open: proposed, reviewed, submitted once; what was denied, and by which limit."""
+        session, book = session_of(context), chain.paper_book
+        market_of = market_lookup(chain, lake, ledger)
+        desk = chain.desk(ledger, market_of)
+        rows = order_rows(())
+        if desk.trades(session):
+            scored = lake.read("scores", first=session, last=session, columns=["model_version"])
+            decided = desk.decide(
+                market_of(session),
+                lake.read("target_weights", first=session, last=session, where={"book": book}),
+                decision_at=chain.decision_instant(lake, ledger, session),
+                model_version=scored.item(0, 0) if scored.height else None,
+                table_versions={table: lake.version(table) or 0 for table in PINNED_TABLES},
+            )
+            rows = order_rows(decided)
+        lake.replace("orders", rows, first=session, last=session, where={"book": book})
+        notional = (rows["quantity"].cast(pl.Float64) * rows["reference_price"].cast(pl.Float64)).sum()
+        return dg.MaterializeResult(
+            metadata={
+                **table_metadata(lake, "orders", rows.height),
+                "submitted": rows.filter(pl.col("state") == "accepted").height,
+                "denied": rows.filter(pl.col("state") == "denied").height,
+                "notional_usd": float(notional),
+            }
+        )
+
+    @dg.asset_check(asset=orders, partitions_def=sessions)
+    def nothing_is_denied(
+        context: dg.AssetCheckExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+    ) -> dg.AssetCheckResult:
+        """Warns of orders that a limit denied, with what it saw and what it allows."""
+        session = session_of(context)
+        denied = lake.read("orders", first=session, last=session, where={"book": chain.paper_book}).filter(pl.col("state") == "denied")
+        shown = [f"{r['symbol']}: {r['denied_by']} {r['observed']} > {r['allowed']} {r['unit']}" for r in denied.iter_rows(named=True)]
+        metadata = {"denied": denied.height, "reasons": "; ".join(shown) or "none"}
+        return dg.AssetCheckResult(passed=denied.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+
+    return [target_weights, sleeves_are_whole, orders, nothing_is_denied]

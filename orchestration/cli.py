@@ -1,0 +1,249 @@
+"""The command line. Exit 0: done. Exit 1: failed. Exit 2: wrong input, nothing written."""
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from quant.errors import AftercloseError, InputError, expected
+
+if TYPE_CHECKING:
+    from orchestration.workbench import Workbench
+
+app = typer.Typer(
+    name="afterclose",
+    help="Batch quant research and paper trading as one lineage graph: from raw bars to paper orders, fills, P&L and a report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+
+SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
+
+
+@app.callback()
+def common(
+    profile: Annotated[Path | None, typer.Option(help="Profile to use instead of afterclose.toml (or AFTERCLOSE_PROFILE).")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data root to use instead of data/ (or AFTERCLOSE_DATA).")] = None,
+) -> None:
+    """Every command reads one profile and one data root."""
+    if profile is not None:
+        os.environ["AFTERCLOSE_PROFILE"] = str(profile.resolve())
+    if data is not None:
+        os.environ["AFTERCLOSE_DATA"] = str(data.resolve())
+
+
+def main() -> None:
+    """Entry point: runs the command and turns errors raised on purpose into one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        err.print(f"[bold red]wrong input:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except AftercloseError as error:
+        err.print(f"[bold red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def parse_session(text: str, where: str) -> date:
+    """A date typed by a person."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(expected("a date as YYYY-MM-DD", found=repr(text), where=where, do="write it like 2013-02-01")) from None
+
+
+def bars() -> Progress:
+    """The one look of progress bars."""
+    columns = (TextColumn("{task.description:<46}"), BarColumn(bar_width=36), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err)
+
+
+@app.command()
+def demo() -> None:
+    """The main job: the history up to the paper start, then the daily job for every session, then report and warehouse."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        missing = bench.missing_sessions()
+        if not bench.history_done():
+            _history(bench)
+        elif not missing:
+            sessions = len(bench.done_sessions())
+            out.print(f"Everything is in place in {bench.root}: the history and {sessions} daily sessions.", soft_wrap=True)
+        if missing:
+            _sessions(bench, missing)
+        bench.print_summary(out)
+
+
+@app.command()
+def history() -> None:
+    """Everything before the paper start: bars, gate, adjustment, features, walk-forward training, backtest."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        _history(bench)
+
+
+@app.command(name="paper-run")
+def paper_run(session: SessionOption = None) -> None:
+    """One session's whole chain: ingest, gate, book, mark, features, scores, weights, risk review, orders, report."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        chosen = bench.last_session() if session is None else bench.require_session(parse_session(session, "--session"), "--session")
+        if session is None:
+            out.print(f"Session {chosen}: the last one the source {bench.source_name} can have.")
+        bench.require_ready(chosen)
+        _sessions(bench, [chosen])
+        bench.print_summary(out)
+
+
+@app.command()
+def backfill(
+    first: Annotated[str | None, typer.Option("--from", metavar="YYYY-MM-DD", help="First session; default: the paper start.")] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", metavar="YYYY-MM-DD", help="Last session; default: the last one there can be.")
+    ] = None,
+) -> None:
+    """Replay a range of daily sessions in order, in this process. Sessions that are done are run again and change nothing."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        begin = bench.paper_start if first is None else bench.require_session(parse_session(first, "--from"), "--from")
+        end = bench.last_session() if last is None else bench.require_session(parse_session(last, "--to"), "--to")
+        if begin > end:
+            raise InputError(expected("--from not after --to", found=f"{begin} > {end}", where="backfill", do="swap them"))
+        bench.require_ready(begin)
+        _sessions(bench, bench.sessions(begin, end))
+        bench.print_summary(out)
+
+
+@app.command()
+def status() -> None:
+    """Last session of every asset, champion, positions, net asset value and state of the gate."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        bench.print_status(out)
+
+
+@app.command()
+def report(
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    book: Annotated[str | None, typer.Option(help="Book; default: the paper book.")] = None,
+) -> None:
+    """Path of the newest report page of a book; --open shows it."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        page = bench.newest_report(book)
+    out.print(str(page), soft_wrap=True, highlight=False)
+    if open_it:
+        typer.launch(page.as_uri())
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="DuckDB SQL over the views: one a table, see `show tables`.")],
+    output: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
+    rows: Annotated[int, typer.Option(help="At most this many rows in the table format.")] = 50,
+) -> None:
+    """Query the warehouse, read-only, during a run too."""
+    from orchestration.workbench import query_warehouse
+
+    result = query_warehouse(query)
+    if output == "csv":
+        sys.stdout.write(result.write_csv())
+    elif output == "json":
+        sys.stdout.write(result.write_json() + "\n")
+    elif output == "table":
+        table = Table(*result.columns)
+        for row in result.head(rows).iter_rows():
+            table.add_row(*("" if value is None else str(value) for value in row))
+        out.print(table)
+        if result.height > rows:
+            out.print(f"{rows} of {result.height} rows; --rows shows more.")
+    else:
+        raise InputError(expected("table, csv or json", found=output, where="--format", do="choose one"))
+
+
+@app.command()
+def start(port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000) -> None:
+    """Start the UI and the daemon in the background and wait until the page answers. Twice is harmless."""
+    from orchestration import launcher
+    from orchestration.settings import data_root, load_settings
+
+    load_settings()
+    out.print(launcher.start(data_root(), port), soft_wrap=True)
+
+
+@app.command()
+def stop() -> None:
+    """Stop what `start` started. Twice is harmless."""
+    from orchestration import launcher
+    from orchestration.settings import data_root
+
+    out.print(launcher.stop(data_root()), soft_wrap=True)
+
+
+@app.command()
+def server() -> None:
+    """Whether the UI and the daemon run, and where."""
+    from orchestration import launcher
+    from orchestration.settings import data_root
+
+    out.print(launcher.status(data_root()), soft_wrap=True)
+
+
+@app.command()
+def logs(follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing.")] = False) -> None:
+    """The log of the UI and the daemon."""
+    from orchestration import launcher
+    from orchestration.settings import data_root
+
+    launcher.logs(data_root(), follow=follow)
+
+
+def _history(bench: "Workbench") -> None:
+    from orchestration.runs import job_steps, run_job
+
+    with bars() as progress:
+        task = progress.add_task("history", total=job_steps(bench.defs, "history"))
+        run_job(bench.defs, bench.instance, "history", partition=None, watch=_stepper(progress, task, "history"))
+        progress.update(task, description="history")
+
+
+def _stepper(progress: Progress, task: object, label: str) -> Callable[[str, bool], None]:
+    def watch(step: str, done: bool) -> None:
+        progress.update(task, description=f"{label}: {step}", advance=1 if done else 0)  # type: ignore[arg-type]
+
+    return watch
+
+
+def _sessions(bench: "Workbench", sessions: list[date]) -> None:
+    from orchestration.runs import run_sessions
+
+    with bars() as progress:
+        task = progress.add_task("daily sessions", total=len(sessions))
+
+        def watch(session: date, step: str, _done: bool) -> None:
+            progress.update(task, description=f"session {session}: {step}")
+
+        for session, failed in run_sessions(bench.defs, bench.instance, sessions, watch):
+            progress.update(task, description=f"session {session}", advance=1)
+            for check in failed:
+                progress.console.print(f"  {session} {check.severity}: {check.check} of {check.asset}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

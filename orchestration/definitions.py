@@ -1,0 +1,198 @@
+"""The one place that binds ports to adapters, and the code location that Dagster loads."""
+
+import warnings
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from adapters.brokers.simulated import SimulatedExchange
+from adapters.clock import SystemClock
+from adapters.sources.files import BadRows, FilesSource
+from adapters.sources.sample import SampleSource
+from assets import features, market, model, outputs, trading
+from assets.chain import Chain, MarketOf
+from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
+from quant.calendar import ExchangeCalendar, exchange_calendar
+from quant.errors import InputError, expected
+from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
+from quant.trading.replay import BookRules
+from strategies.alpha_baseline.strategy import AlphaBaseline
+
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+
+
+def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
+    """The source that the profile names."""
+    universe = None if settings.source.universe == "all" else settings.source.universe
+    if not isinstance(settings.source, FilesSourceSettings):
+        return SampleSource(universe=universe)
+    files, folder = settings.source.files, profile_path().parent
+    return FilesSource(
+        bars=folder / files.bars,
+        actions=None if files.actions is None else folder / files.actions,
+        columns=files.columns,
+        convention=files.convention,
+        absent=frozenset(files.absent),
+        bad_rows=BadRows(files.bad_rows),
+        publish_delay_minutes=files.publish_delay_minutes,
+        universe=universe,
+        calendar=calendar,
+    )
+
+
+def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
+    """The profile as values; InputError where its dates do not fit the calendar or the source."""
+    calendar = exchange_calendar(settings.calendar.exchange)
+    start = calendar.require(settings.calendar.start, where="[calendar] start")
+    paper_start = calendar.require(settings.calendar.paper_start, where="[calendar] paper_start")
+    paper_book_start = calendar.require(settings.paper.start or paper_start, where="[paper] start")
+    if not source.first_session() <= start < paper_start <= last_session(settings, source, clock):
+        order = f"{source.first_session()} <= start < paper_start <= {last_session(settings, source, clock)} (what the source has)"
+        found = f"start {start}, paper_start {paper_start}"
+        raise InputError(expected(order, found=found, where="[calendar] of the profile", do="move the dates"))
+    if paper_book_start < paper_start:
+        raise InputError(
+            expected(
+                f"a session from {paper_start} on", found=paper_book_start, where="[paper] start", do="move it to the paper start or later"
+            )
+        )
+    costs = settings.costs
+
+    def exchange(market_of: MarketOf) -> Broker:
+        return SimulatedExchange(market_of, costs)
+
+    brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange}
+    return Chain(
+        profile=settings.name,
+        source=source,
+        calendar=calendar,
+        clock=clock,
+        strategy=AlphaBaseline.configured(settings.model),
+        gate=settings.gate,
+        portfolio=settings.portfolio,
+        rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
+        broker=brokers[settings.broker.kind],
+        exchange=exchange,
+        start=start,
+        paper_start=paper_start,
+        paper_book=settings.paper.book,
+        paper_book_start=paper_book_start,
+        backtest_book=settings.backtest.book,
+        backtest_range=(settings.backtest.start, settings.backtest.end),
+    )
+
+
+def last_session(settings: Settings, source: BarSource, clock: Clock) -> date:
+    """The last session the source can have, cut by the profile's end."""
+    last = source.last_session(clock.now())
+    return min(last, settings.calendar.end or last)
+
+
+def session_partitions(chain: Chain, last: date | None) -> dg.DailyPartitionsDefinition:
+    """One partition a session from the paper start on; it exists once its UTC day is over. ``last`` ends those of a finite source."""
+    holidays = [datetime(d.year, d.month, d.day, tzinfo=UTC) for d in chain.calendar.holidays if d >= chain.paper_start]
+    return dg.DailyPartitionsDefinition(
+        start_date=chain.paper_start.isoformat(),
+        end_date=None if last is None else (last + timedelta(days=1)).isoformat(),
+        timezone="UTC",
+        exclusions=["0 0 * * 6", "0 0 * * 0", *holidays],
+    )
+
+
+def resources(chain: Chain, root: Path) -> dict[str, object]:
+    """Every port with the adapter that serves it."""
+
+    @dg.resource(description="The profile as values.")
+    def chain_resource() -> Chain:
+        return chain
+
+    @dg.resource(description="Delta Lake tables under the data root.")
+    def lake(context: dg.InitResourceContext) -> Lake:
+        from adapters.lake import open_lake
+
+        return open_lake(root, run_id=context.run_id or "")
+
+    @dg.resource(description="SQLite ledger under the data root.")
+    def ledger() -> Ledger:
+        from adapters.ledger import open_ledger
+
+        return open_ledger(f"sqlite:///{root / 'ledger.sqlite'}", chain.clock)
+
+    @dg.resource(description="MLflow runs and registered models under the data root.")
+    def models() -> ModelStore:
+        from adapters.tracking.mlflow_store import open_model_store
+
+        return open_model_store(root)
+
+    @dg.resource(description="HTML pages and tables under the data root's reports folder.")
+    def reports() -> ReportPublisher:
+        from adapters.report.publisher import ReportFolder
+
+        return ReportFolder(root / "reports")
+
+    @dg.resource(description="afterclose.duckdb under the data root.")
+    def warehouse() -> Warehouse:
+        from adapters.lake import open_lake
+        from adapters.lake.warehouse import DuckDBWarehouse
+
+        return DuckDBWarehouse(open_lake(root), root / "afterclose.duckdb")
+
+    return {"chain": chain_resource, "lake": lake, "ledger": ledger, "models": models, "reports": reports, "warehouse_file": warehouse}
+
+
+def build_definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions:
+    """The code location of one profile and one data root."""
+    from orchestration.schedules import after_close
+
+    calendar = exchange_calendar(settings.calendar.exchange)
+    source = bar_source(settings, calendar)
+    chain = build_chain(settings, source, clock)
+    finite_end = last_session(settings, source, clock) if source.facts.finite or settings.calendar.end else None
+    sessions = session_partitions(chain, finite_end)
+    research = [
+        market.market_history,
+        market.history_is_clean,
+        features.feature_history,
+        features.label_history,
+        model.walk_forward,
+        model.scores_have_spread,
+        trading.backtest,
+        trading.backtest_parts_sum_to_nav,
+        outputs.backtest_report,
+    ]
+    daily_assets = [
+        *market.daily_market_assets(sessions),
+        *features.daily_feature_assets(sessions),
+        *model.daily_model_assets(sessions),
+        *trading.daily_booking_assets(sessions),
+        *trading.daily_order_assets(sessions),
+        *outputs.daily_output_assets(sessions),
+    ]
+    parts = [*research, *daily_assets, outputs.warehouse]
+    end_of_history = dg.AssetSelection.assets(outputs.backtest_report)
+    history = dg.define_asset_job(
+        "history",
+        selection=end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", outputs.warehouse),
+        description="Everything before the paper start: bars, gate, adjustment, features, walk-forward training, backtest, report.",
+    )
+    daily = dg.define_asset_job(
+        "daily",
+        selection=dg.AssetSelection.groups("market", "paper") | dg.AssetSelection.assets("performance_report", outputs.warehouse),
+        partitions_def=sessions,
+        tags={"lane": "daily"},
+        description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
+    )
+    return dg.Definitions(
+        assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
+        asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
+        jobs=[history, daily],
+        schedules=[after_close(daily, sessions, chain, finite_end)],
+        resources=resources(chain, root),
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(load_settings(), data_root(), SystemClock())

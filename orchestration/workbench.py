@@ -1,0 +1,239 @@
+"""A data root at work for the command line: settings, Dagster instance, lake, ledger, and what is done or missing in it."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from orchestration.settings import Settings, data_root, load_settings
+from quant.errors import InputError, SequenceError, expected
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from adapters.lake import DeltaLake
+    from assets.chain import Chain
+    from quant.ports import Ledger
+
+HISTORY_ASSETS = ("market_history", "feature_history", "label_history", "walk_forward_scores", "alpha_model", "backtest", "backtest_report")
+LAST_DAILY_ASSET = "performance_report"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """One data root with everything bound."""
+
+    root: Path
+    settings: Settings
+    defs: "dg.Definitions"
+    instance: "dg.DagsterInstance"
+    chain: "Chain"
+    lake: "DeltaLake"
+
+    @classmethod
+    @contextmanager
+    def opened(cls) -> "Iterator[Workbench]":
+        """Bind the process's settings; refuses a data root that was filled with another source or calendar."""
+        from orchestration.launcher import prepare_environment
+
+        settings, root = load_settings(), data_root()
+        require_same_data(root, settings)
+        os.environ.update(prepare_environment(root))
+        import dagster as dg
+
+        from adapters.clock import SystemClock
+        from adapters.lake import open_lake
+        from orchestration import definitions
+
+        source = definitions.bar_source(settings, definitions.exchange_calendar(settings.calendar.exchange))
+        with dg.DagsterInstance.get() as instance:
+            yield cls(
+                root=root,
+                settings=settings,
+                defs=definitions.defs,
+                instance=instance,
+                chain=definitions.build_chain(settings, source, SystemClock()),
+                lake=open_lake(root),
+            )
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source."""
+        return self.chain.source.facts.name
+
+    @property
+    def paper_start(self) -> date:
+        """First session of the daily chain."""
+        return self.chain.paper_start
+
+    @property
+    def history_last(self) -> date:
+        """Last session of the history."""
+        return self.chain.history_last
+
+    def last_session(self) -> date:
+        """The last session that is over and that the source can have."""
+        from orchestration.definitions import last_session
+
+        now = self.chain.clock.now()
+        return min(last_session(self.settings, self.chain.source, self.chain.clock), self.chain.calendar.last_closed(now))
+
+    def sessions(self, first: date, last: date) -> list[date]:
+        """Sessions from first to last."""
+        return self.chain.calendar.sessions(first, last)
+
+    def require_session(self, day: date, where: str) -> date:
+        """``day`` if the daily chain has a partition for it; else an InputError that says what it has."""
+        self.chain.calendar.require(day, where=where)
+        if not self.paper_start <= day <= self.last_session():
+            span = f"a session from {self.paper_start} (paper start) to {self.last_session()} (last one of source {self.source_name})"
+            raise InputError(expected(span, found=day, where=where, do="choose one, or change the profile"))
+        return day
+
+    def done_sessions(self) -> set[date]:
+        """Sessions whose daily chain ran to its end."""
+        import dagster as dg
+
+        keys = self.instance.get_materialized_partitions(dg.AssetKey(LAST_DAILY_ASSET))
+        return {date.fromisoformat(key) for key in keys}
+
+    def missing_sessions(self) -> list[date]:
+        """Sessions that are over and not done, oldest first."""
+        done = self.done_sessions()
+        return [session for session in self.sessions(self.paper_start, self.last_session()) if session not in done]
+
+    def history_done(self) -> bool:
+        """True if every history asset has been materialised in this data root."""
+        import dagster as dg
+
+        found = self.instance.get_latest_materialization_event
+        return self.lake.version("scores") is not None and all(found(dg.AssetKey(name)) is not None for name in HISTORY_ASSETS)
+
+    def require_ready(self, session: date) -> None:
+        """SequenceError unless the history is there and the session before ``session`` is done."""
+        if not self.history_done():
+            do = "run `afterclose history` first"
+            raise SequenceError(expected("the history assets", found="not all of them", where=str(self.root), do=do))
+        if session > self.chain.paper_book_start:
+            previous = self.chain.calendar.previous(session)
+            if self.open_ledger().decision(self.chain.paper_book, previous) is None:
+                do = f"run `afterclose backfill --from {previous} --to {session}`"
+                raise SequenceError(
+                    expected(f"session {previous} to be done", found="no decision", where=f"book {self.chain.paper_book}", do=do)
+                )
+
+    def open_ledger(self) -> "Ledger":
+        """The ledger of the data root."""
+        from adapters.ledger import open_ledger
+
+        return open_ledger(f"sqlite:///{self.root / 'ledger.sqlite'}", self.chain.clock)
+
+    def newest_report(self, book: str | None = None) -> Path:
+        """Path of the newest page of a book."""
+        folder = self.root / "reports" / (book or self.chain.paper_book)
+        pages = sorted(folder.glob("*.html"))
+        if not pages:
+            raise InputError(
+                expected("a report page", found="none", where=str(folder), do="run `afterclose demo` or `afterclose paper-run`")
+            )
+        return pages[-1]
+
+    def print_summary(self, out: Console) -> None:
+        """The two small tables, and where to look next."""
+        from adapters.report.html import figures_table
+        from quant.modelling.information_coefficient import information_coefficient, summarise_ic
+        from quant.reports.performance import performance
+
+        for book in (self.chain.backtest_book, self.chain.paper_book):
+            nav = self.lake.read("daily_nav", where={"book": book})
+            if nav.is_empty():
+                continue
+            scores = self.lake.read("scores", first=nav["session"][0], last=nav["session"][-1])
+            labels = self.lake.read("forward_returns", last=nav["session"][-1])
+            figures = performance(nav, summarise_ic(information_coefficient(scores, labels)))
+            table = Table(title=f"{book}: {nav['session'][0]} to {nav['session'][-1]}", title_justify="left", show_header=False)
+            table.add_column(style="dim")
+            table.add_column(justify="right")
+            for label, value in figures_table(figures):
+                table.add_row(label, value)
+            out.print(table)
+        out.print(f"report     {self.newest_report()}", soft_wrap=True, highlight=False)
+        out.print(f"warehouse  {self.root / 'afterclose.duckdb'}", soft_wrap=True, highlight=False)
+        out.print("UI         make start   (or: afterclose start)", highlight=False)
+
+    def print_status(self, out: Console) -> None:
+        """Last session of every table, champion, positions, net asset value, gate state."""
+        from quant.tables import TABLES
+
+        tables = Table("table", "last session", "lake version", title="Assets", title_justify="left")
+        for name, table in TABLES.items():
+            version = self.lake.version(name)
+            newest = self.lake.read(name, columns=[table.clock])[table.clock].max() if version is not None else None
+            tables.add_row(name, str(newest or "-"), str(version if version is not None else "-"))
+        out.print(tables)
+        ledger, last = self.open_ledger(), self.last_session()
+        champion = ledger.champion(self.chain.strategy.name, last)
+        out.print(f"champion   {f'{champion[1]} from {champion[0]} on' if champion else 'none yet'}", highlight=False)
+        nav = self.lake.read("daily_nav", where={"book": self.chain.paper_book}).tail(1)
+        if not nav.is_empty():
+            row = nav.row(0, named=True)
+            out.print(f"NAV        {row['closing_nav']:,.2f} USD at the close of {row['session']}", highlight=False)
+            held = self.lake.read("positions", where={"book": self.chain.paper_book}, first=row["session"], last=row["session"])
+            positions = Table("symbol", "shares", "mark", "value", "weight", title="Positions", title_justify="left")
+            for p in held.iter_rows(named=True):
+                positions.add_row(
+                    p["symbol"], f"{p['quantity']:,.0f}", f"{p['mark']:,.2f}", f"{p['market_value']:,.2f}", f"{p['weight']:+.2%}"
+                )
+            out.print(positions)
+        findings = self.lake.read("bar_findings")
+        by_severity = findings.group_by("severity").len().sort("severity")
+        gate = ", ".join(f"{n} {severity}" for severity, n in by_severity.iter_rows()) or "no findings"
+        out.print(f"gate       {gate}", highlight=False)
+        missing = self.missing_sessions() if self.history_done() else []
+        state = f"{len(missing)} sessions missing, the first is {missing[0]}" if missing else "every session is done"
+        out.print(
+            f"daily      {state if self.history_done() else 'no history yet: run `afterclose history` or `afterclose demo`'}",
+            highlight=False,
+        )
+
+
+def require_same_data(root: Path, settings: Settings) -> None:
+    """A data root belongs to one source and calendar: mixing two would corrupt both."""
+    identity = settings.model_dump(mode="json", include={"source": True, "calendar": {"exchange", "start", "paper_start"}})
+    marker = root / "identity.json"
+    if marker.exists():
+        held = json.loads(marker.read_text())
+        if held != identity:
+            changed = ", ".join(k for k in identity if held.get(k) != identity[k])
+            do = "use another data root (AFTERCLOSE_DATA) for this profile"
+            raise InputError(expected(f"the [{changed}] settings this data root was filled with", found="others", where=str(root), do=do))
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    beside = marker.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps(identity, indent=1))
+    beside.replace(marker)
+
+
+def query_warehouse(query: str) -> pl.DataFrame:
+    """The result of one read-only query; InputError for bad SQL and for a warehouse that is not there yet."""
+    import duckdb
+
+    path = data_root() / "afterclose.duckdb"
+    if not path.exists():
+        raise InputError(expected("a warehouse", found="no file", where=str(path), do="run `afterclose demo`"))
+    with duckdb.connect(str(path), read_only=True) as connection:
+        try:
+            result = pl.from_arrow(connection.execute(query).to_arrow_table())
+            return result if isinstance(result, pl.DataFrame) else result.to_frame()
+        except duckdb.Error as error:
+            raise InputError(
+                expected("SQL that DuckDB can run", found=str(error), where="the query", do="see `afterclose sql 'show tables'`")
+            ) from None

@@ -1,0 +1,144 @@
+"""What a source delivered -> rows of raw_bars and corporate_actions: content digest and the instant from which a row could be used."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from quant.tables import TABLES, UTC_INSTANT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import date, datetime
+
+    from numpy.typing import NDArray
+
+    from quant.calendar import ExchangeCalendar
+    from quant.ports import SourceFacts
+
+_BAR_KEY = ("session", "symbol", "source")
+_ACTION_KEY = ("ex_date", "symbol", "kind", "source")
+_LONGEST_CLOSURE = timedelta(days=14)
+
+
+def raw_bar_rows(
+    bars: pl.DataFrame,
+    *,
+    facts: SourceFacts,
+    calendar: ExchangeCalendar,
+    received_at: datetime,
+    known: pl.DataFrame | None = None,
+    loaded_through: date | None = None,
+) -> pl.DataFrame:
+    """Rows of raw_bars for what ``BarSource.bars`` delivered, sorted by key. Content already ``known`` is left out; two different rows
+    delivered under one key both stay (the gate's first rule is to see them), two equal ones are one.
+
+    known_at is received_at, observed: if it came before the open of the session after its own (live), if its key is ``known`` (columns
+    session, symbol, source, digest) with other content (a revision), or if its session is not after ``loaded_through`` (a late addition to
+    a past that decisions were made on). Else, in a history load, it is the session's expected publish time and assumed.
+    """
+    clocks = {day: (calendar.publish_at(day, facts.publish_delay_minutes), _next_open(calendar, day)) for day in bars["session"].unique()}
+    return _delivered(bars, "raw_bars", _BAR_KEY, clocks, facts, received_at, known, loaded_through)
+
+
+def action_rows(
+    actions: pl.DataFrame,
+    *,
+    facts: SourceFacts,
+    calendar: ExchangeCalendar,
+    received_at: datetime,
+    known: pl.DataFrame | None = None,
+    loaded_through: date | None = None,
+) -> pl.DataFrame:
+    """Rows of corporate_actions for what ``BarSource.actions`` delivered; as raw_bar_rows with the session before the ex_date in the place
+    of the row's session: live until the ex_date opens, else assumed known when that session was published. ``known`` has the columns
+    ex_date, symbol, kind, source, digest.
+    """
+    eves = {day: _previous(calendar, day) for day in actions["ex_date"].unique()}
+    clocks = {day: (calendar.publish_at(eve, facts.publish_delay_minutes), _next_open(calendar, eve)) for day, eve in eves.items()}
+    return _delivered(actions, "corporate_actions", _ACTION_KEY, clocks, facts, received_at, known, loaded_through)
+
+
+def _delivered(
+    rows: pl.DataFrame,
+    table: str,
+    key: tuple[str, ...],
+    clocks: Mapping[date, tuple[datetime, datetime]],
+    facts: SourceFacts,
+    received_at: datetime,
+    known: pl.DataFrame | None,
+    loaded_through: date | None,
+) -> pl.DataFrame:
+    """``clocks``: day -> (expected publish time, end of the time in which a delivery is live)."""
+    columns, day = list(TABLES[table].columns), TABLES[table].clock
+    content = rows.select(name for name in columns if name in rows.columns)
+    stamped = content.with_columns(digests(content, source=facts.name), source=pl.lit(facts.name))
+    past = {at: publish for at, (publish, live_until) in clocks.items() if received_at >= live_until}
+    assumed = {at: publish for at, publish in past.items() if loaded_through is None or at > loaded_through}
+    published = pl.col(day).replace_strict(list(assumed), list(assumed.values()), default=None, return_dtype=UTC_INSTANT)
+    expected_at = pl.when(~pl.col("revision")).then(published)
+    clocked = _news(stamped, key, known).with_columns(
+        known_at=expected_at.fill_null(pl.lit(received_at, UTC_INSTANT)),
+        received_at=pl.lit(received_at, UTC_INSTANT),
+        known_at_assumed=expected_at.is_not_null(),
+    )
+    return clocked.unique(subset="digest", keep="first", maintain_order=True).select(columns).sort(TABLES[table].key)
+
+
+def _news(stamped: pl.DataFrame, key: tuple[str, ...], known: pl.DataFrame | None) -> pl.DataFrame:
+    """The rows whose content is new, with ``revision``: whether other content is known under their key."""
+    if known is None or known.is_empty():
+        return stamped.with_columns(revision=pl.lit(value=False))
+    seen = known.select(key).unique().with_columns(revision=pl.lit(value=True))
+    fresh = stamped.join(known, on=[*key, "digest"], how="anti")
+    return fresh.join(seen, on=key, how="left").with_columns(pl.col("revision").fill_null(value=False))
+
+
+def _next_open(calendar: ExchangeCalendar, day: date) -> datetime:
+    """Open of the first session after ``day``, a session or not; beyond the calendar's end, the day's own close."""
+    later = calendar.sessions(day + timedelta(days=1), day + _LONGEST_CLOSURE)
+    return calendar.open_at(later[0]) if later else calendar.close_at(day)
+
+
+def _previous(calendar: ExchangeCalendar, day: date) -> date:
+    """The last session before ``day``, a session or not; before the calendar's start, the day before."""
+    eve = day - timedelta(days=1)
+    return next(reversed(calendar.sessions(day - _LONGEST_CLOSURE, eve)), eve)
+
+
+def digests(content: pl.DataFrame, *, source: str) -> pl.Series:
+    """SHA-256 (hex) of each row: over the source, the column names and the row's values, and nothing else, so it does not depend on what
+    the row was delivered with. Text counts by length and bytes, the rest by 8 bytes a value, nulls by a flag; all NaN are one, -0 is 0.
+    """
+    texts = [name for name, dtype in content.schema.items() if dtype == pl.String]
+    head = hashlib.sha256("\0".join((source, *content.columns, "")).encode()).digest()
+    written = content.select(pl.concat_str(_written(name) for name in texts)).to_series()
+    begun = {text: head + text.encode() for text in written.unique()}
+    values = _packed(content.drop(texts))
+    rows = (hashlib.sha256(begun[text] + value).hexdigest() for text, value in zip(written, values, strict=True))
+    return pl.Series("digest", rows, dtype=pl.String)
+
+
+def _written(name: str) -> pl.Expr:
+    text = pl.col(name)
+    return pl.concat_str(text.str.len_bytes().cast(pl.String), pl.lit(":"), text).fill_null("-:")
+
+
+def _packed(values: pl.DataFrame) -> Iterator[bytes]:
+    """Each row's values as little-endian bytes: flags of the nulls, then 8 bytes each."""
+    packed = np.zeros(values.height, dtype=[("null", "?", (values.width,)), ("value", "<i8", (values.width,))])
+    for n, column in enumerate(values):
+        packed["null"][:, n] = column.is_null().to_numpy()
+        packed["value"][:, n] = _bits(column)
+    whole, width = packed.tobytes(), packed.dtype.itemsize
+    return (whole[at : at + width] for at in range(0, len(whole), width))
+
+
+def _bits(column: pl.Series) -> NDArray[np.int64]:
+    if column.dtype.is_float():
+        return (column.cast(pl.Float64).fill_null(0.0).fill_nan(float("nan")) + 0.0).to_numpy().view(np.int64)
+    return column.to_physical().cast(pl.Int64).fill_null(0).to_numpy()

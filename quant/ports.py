@@ -1,0 +1,244 @@
+"""What the domain asks of the outside. Adapters implement these; only orchestration/definitions.py chooses which."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import polars as pl
+
+from quant.ledger.entries import Entry
+from quant.trading.orders import Execution, Expiry, Order, OrderEvent
+
+if TYPE_CHECKING:
+    from quant.reports.model import ReportModel
+
+
+class AdjustmentConvention(StrEnum):
+    """How a vendor turns a cash dividend into a price factor (quant.market.adjustment has the formulas)."""
+
+    EX_DATE_CLOSE = "ex_date_close"  # Alpha Vantage, Quandl WIKI: C_t / (C_t + D_t)
+    PREVIOUS_CLOSE = "previous_close"  # Yahoo, LEAN, CRSP style: 1 - D_t / C_{t-1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """What a source says of itself. ``finite`` sources never gain sessions; ``absent`` are bar columns it never has."""
+
+    name: str
+    convention: AdjustmentConvention
+    publish_delay_minutes: int
+    absent: frozenset[str]
+    finite: bool
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """The only source of the present."""
+
+    def now(self) -> datetime:
+        """Current instant, aware, UTC."""
+        ...
+
+
+@runtime_checkable
+class BarSource(Protocol):
+    """Raw bars and corporate actions of a universe."""
+
+    @property
+    def facts(self) -> SourceFacts: ...
+
+    def first_session(self) -> date:
+        """First session it can deliver."""
+        ...
+
+    def last_session(self, now: datetime) -> date:
+        """Last session it can deliver at ``now``; a finite source's own end."""
+        ...
+
+    def bars(self, first: date, last: date) -> pl.DataFrame:
+        """session, symbol, open, high, low, close, volume, vwap (Date, String, Float64 ...) of sessions first..last; as delivered, faults
+        included. vwap is null where the source declares it absent.
+        """
+        ...
+
+    def actions(self, first: date, last: date) -> pl.DataFrame:
+        """ex_date, symbol, kind ('split' | 'dividend'), value, pay_date (null if unknown) with ex_date in first..last."""
+        ...
+
+
+@runtime_checkable
+class Lake(Protocol):
+    """The tables of quant.tables as versioned, atomically replaced files."""
+
+    def read(
+        self,
+        table: str,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        where: Mapping[str, str] | None = None,
+        columns: Sequence[str] | None = None,
+        version: int | None = None,
+    ) -> pl.DataFrame:
+        """Rows with the table's clock column in first..last and each column of ``where`` equal to its value, sorted by key. An absent
+        table reads as no rows.
+        """
+        ...
+
+    def replace(self, table: str, rows: pl.DataFrame, *, first: date, last: date, where: Mapping[str, str] | None = None) -> int:
+        """Atomically put ``rows`` in the place of every row with the clock in first..last (and ``where``). Returns the new version."""
+        ...
+
+    def append_new(self, table: str, rows: pl.DataFrame) -> int:
+        """Append the rows of an append-only table whose digest it does not hold yet; returns how many were new."""
+        ...
+
+    def version(self, table: str) -> int | None:
+        """Current version; None while the table does not exist."""
+        ...
+
+    def files(self, table: str) -> Sequence[str]:
+        """Absolute paths of the Parquet files of the current version."""
+        ...
+
+    def digest(self, table: str) -> str:
+        """SHA-256 over all rows in key order, received_at left out; equal content has equal digests whatever wrote it."""
+        ...
+
+
+@runtime_checkable
+class Broker(Protocol):
+    """Takes orders for the next session's open and reports what became of them."""
+
+    def submit(self, order: Order) -> OrderEvent:
+        """Send one order; ACCEPT or REJECT. Sending the same client_order_id again is one order."""
+        ...
+
+    def outcomes(self, session: date, orders: Sequence[Order]) -> Sequence[Execution | Expiry]:
+        """What happened in ``session`` to ``orders`` (all still open), in the order given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """A decision as it was made: its instant, the model and the lake versions it read. A replay uses these."""
+
+    book: str
+    session: date
+    decision_at: datetime
+    model_version: str | None
+    table_versions: Mapping[str, int]
+
+
+@runtime_checkable
+class Ledger(Protocol):
+    """Append-only store of entries, orders, decisions, champions and the audit log. Every call is one transaction."""
+
+    def entries(self, book: str, *, first: date | None = None, through: date | None = None) -> Sequence[Entry]:
+        """Entries of a book with session in first..through, in booking order (session, then sequence)."""
+        ...
+
+    def post(self, entries: Iterable[Entry]) -> int:
+        """Append all or nothing; returns how many were new. An entry whose (book, key) is there with equal content is skipped, with other
+        content is a LedgerConflictError.
+        """
+        ...
+
+    def intend(self, orders: Iterable[Order]) -> Sequence[Order]:
+        """Write orders (PENDING_NEW or DENIED) before anything is sent, all or nothing. An order whose client_order_id is there already
+        keeps its frozen quantity and state. Returns what is stored, in the order given.
+        """
+        ...
+
+    def orders(self, book: str, *, decided: date | None = None, states: Collection[str] | None = None) -> Sequence[Order]:
+        """Orders with their current state, sorted by (session, symbol, leg, generation)."""
+        ...
+
+    def advance(self, book: str, events: Mapping[str, OrderEvent]) -> None:
+        """Apply one event to each client_order_id by the table of quant.trading.orders, all or nothing."""
+        ...
+
+    def record_decision(self, decision: DecisionRecord) -> DecisionRecord:
+        """Store the decision of (book, session), or return the one that is stored already."""
+        ...
+
+    def decision(self, book: str, session: date) -> DecisionRecord | None:
+        """The stored decision, if any."""
+        ...
+
+    def crown(self, strategy: str, effective_session: date, version: str) -> None:
+        """Append to the champion history. The same row twice is one row."""
+        ...
+
+    def champion(self, strategy: str, session: date) -> tuple[date, str] | None:
+        """(effective_session, version) in force on ``session``: the newest effective_session not after it."""
+        ...
+
+    def record(self, kind: str, payload: Mapping[str, object]) -> None:
+        """Append to the audit log: kind, JSON payload, instant of the Clock port."""
+        ...
+
+    def audit(self, kind: str | None = None) -> Sequence[tuple[int, datetime, str, Mapping[str, object]]]:
+        """Audit rows (sequence, recorded_at, kind, payload), oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A model as text plus what it needs to be used: feature names in order, and the digest that is its version."""
+
+    version: str
+    text: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRecord:
+    """What a training run leaves behind for people: parameters, metrics by name and step, data versions, importance, a sample."""
+
+    strategy: str
+    name: str
+    params: Mapping[str, str | float | int]
+    metrics: Sequence[tuple[str, float, int]]  # (name, value, step)
+    data_versions: Mapping[str, str]
+    importance: pl.DataFrame  # feature, gain, splits
+    sample: pl.DataFrame  # a few feature rows, for the signature
+
+
+@runtime_checkable
+class ModelStore(Protocol):
+    """Where training runs and models live."""
+
+    def register(self, model: TrainedModel, record: TrainingRecord) -> str:
+        """Log a run and register the model; returns the registry's version. The same model version twice is one registration."""
+        ...
+
+    def load(self, strategy: str, version: str) -> TrainedModel:
+        """The model with this content version; InputError if it is not registered."""
+        ...
+
+    def crown(self, strategy: str, version: str) -> None:
+        """Point the alias champion at a model version."""
+        ...
+
+
+@runtime_checkable
+class ReportPublisher(Protocol):
+    """Renders a report and puts it where people find it."""
+
+    def publish(self, model: ReportModel) -> str:
+        """Write the page and the tables behind it, atomically; returns the page's path."""
+        ...
+
+
+@runtime_checkable
+class Warehouse(Protocol):
+    """The analysts' database: a view a table over one consistent snapshot of the lake."""
+
+    def publish(self, facts: Mapping[str, str]) -> Mapping[str, int]:
+        """Build it beside and rename it into place; returns the rows of every view. ``facts`` become the view `snapshot`."""
+        ...

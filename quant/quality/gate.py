@@ -1,0 +1,114 @@
+"""The gate: every rule over the raw rows of some sessions, and the verdict on each row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+import quant.quality.rules
+from quant.market.contracts import checked
+from quant.quality.rule import WHOLE_SESSION, GateSettings, GateView, Rule, Severity
+from quant.tables import TABLES
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from quant.calendar import ExchangeCalendar
+
+_KEY = ("session", "symbol")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """The tables bar_findings, accepted_bars and quarantined_bars of the sessions judged, each sorted by its key."""
+
+    findings: pl.DataFrame
+    accepted: pl.DataFrame
+    quarantined: pl.DataFrame
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """The rule of every module in quant/quality/rules, by id."""
+    names = sorted(module.name for module in iter_modules(quant.quality.rules.__path__))
+    return tuple(import_module(f"quant.quality.rules.{name}").RULE for name in names)
+
+
+def gate(
+    rows: pl.DataFrame,
+    *,
+    first: date,
+    last: date,
+    context: pl.DataFrame,
+    calendar: ExchangeCalendar,
+    settings: GateSettings,
+    absent: frozenset[str],
+    last_closed_session: date,
+) -> GateResult:
+    """Judge ``rows`` of raw_bars (as of an instant) of the days first..last. A range gives the rows that its parts give, if days between
+    sessions go with the session after them: judge D from the day after the session before D.
+
+    ``context`` is (session, symbol) of the bars received in the ``settings.active_sessions`` sessions before ``first``; more do no harm.
+    Symbol-sessions with a blocking finding and whole sessions with a stopping one are quarantined, the rest accepted. ContractError if
+    ``rows`` has not the columns and types of raw_bars.
+    """
+    judged = checked(rows, TABLES["raw_bars"]).filter(pl.col("session").is_between(first, last)).sort(*_KEY, "digest")
+    before = calendar.sessions(calendar.days[0], first - timedelta(days=1))[-settings.active_sessions :]
+    view = GateView(
+        rows=judged,
+        activity=context.select(_KEY).filter(pl.col("session").is_in(before)),
+        blocked=judged.select(_KEY).clear(),
+        first=first,
+        last=last,
+        last_closed=last_closed_session,
+        calendar=calendar,
+        absent=absent,
+        settings=settings,
+    )
+    row_findings = _found(view, over_findings=False)
+    blocked = row_findings.filter(pl.col("severity") == Severity.BLOCK).select(_KEY).unique()
+    findings = pl.concat([row_findings, _found(replace(view, blocked=blocked), over_findings=True)]).sort(*_KEY, "rule")
+    marked = _marked(judged, findings)
+    return GateResult(
+        findings=findings,
+        accepted=marked.filter(pl.col("rules") == "").select(list(TABLES["accepted_bars"].columns)),
+        quarantined=_quarantined(marked.filter(pl.col("rules") != "")),
+    )
+
+
+def stopped_sessions(findings: pl.DataFrame) -> list[date]:
+    """Sessions of bar_findings that have no accepted row because the feed was at fault, in order."""
+    return findings.filter(pl.col("severity") == Severity.STOP)["session"].unique().sort().to_list()
+
+
+def _found(view: GateView, *, over_findings: bool) -> pl.DataFrame:
+    """Rows of bar_findings of the rules of one stage; one for a key that a rule found several times (duplicate rows)."""
+    found = [
+        rule.find(view).with_columns(rule=pl.lit(rule.id), severity=pl.lit(rule.severity.value))
+        for rule in rules()
+        if rule.over_findings == over_findings
+    ]
+    columns = list(TABLES["bar_findings"].columns)
+    every = pl.concat([TABLES["bar_findings"].empty(), *(frame.select(columns) for frame in found)])
+    return every.sort(columns).unique([*_KEY, "rule"], keep="first", maintain_order=True)
+
+
+def _marked(rows: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+    """``rows`` with ``rules``: the blocking and stopping rules that fired on them, comma separated; empty for an accepted row."""
+    fired = findings.filter(pl.col("severity") != Severity.WARN)
+    on_session = fired.filter(pl.col("symbol") == WHOLE_SESSION).group_by("session").agg(session_rules=pl.col("rule").sort().str.join(","))
+    on_symbol = fired.filter(pl.col("symbol") != WHOLE_SESSION).group_by(_KEY).agg(symbol_rules=pl.col("rule").sort().str.join(","))
+    both = rows.join(on_symbol, on=_KEY, how="left", maintain_order="left").join(
+        on_session, on="session", how="left", maintain_order="left"
+    )
+    return both.with_columns(rules=pl.concat_str("symbol_rules", "session_rules", separator=",", ignore_nulls=True))
+
+
+def _quarantined(marked: pl.DataFrame) -> pl.DataFrame:
+    return marked.with_columns(row=pl.int_range(pl.len()).over(_KEY)).select(list(TABLES["quarantined_bars"].columns))

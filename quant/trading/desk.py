@@ -1,0 +1,144 @@
+"""The paper book's day against its ledger: settle what executed, decide for tomorrow. Every call can be killed and made again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from quant.errors import SequenceError, expected
+from quant.ledger.book import BookState
+from quant.ports import Broker, DecisionRecord, Ledger
+from quant.trading.decision import decide
+from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
+from quant.trading.settlement import Settlement, settle, unforeseen_splits
+from quant.units import ZERO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from quant.calendar import ExchangeCalendar
+    from quant.trading.market import SessionMarket
+    from quant.trading.replay import BookRules
+
+_OPEN = (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """One book and what it trades with. ``first_session`` is the session at whose close the book starts with ``deposit`` in cash."""
+
+    book: str
+    first_session: date
+    deposit: Decimal
+    rules: BookRules
+    calendar: ExchangeCalendar
+    ledger: Ledger
+    broker: Broker
+
+    def trades(self, session: date) -> bool:
+        """False before the book's first session."""
+        return session >= self.first_session
+
+    def settlement(self, market: SessionMarket) -> Settlement:
+        """The settlement of a session, computed from the ledger up to the session before; nothing is stored.
+
+        SequenceError if the session before has not been decided.
+        """
+        session, first = market.session, market.session == self.first_session
+        previous = self.calendar.previous(session)
+        decision = None if first else self._require_decision(previous, before=session)
+        sent = [o for o in self.ledger.orders(self.book, decided=previous) if o.state not in (OrderState.DENIED, OrderState.REJECTED)]
+        late = unforeseen_splits(sent, market, decision.decision_at if decision else None)
+        ended = {expiry.order.client_order_id for expiry in late}
+        live = [order for order in sent if order.client_order_id not in ended]
+        return settle(
+            book=self.book,
+            opening=self.state(previous),
+            outcomes=[*self.broker.outcomes(session, live), *late],
+            market=market,
+            convention=self.rules.convention,
+            costs=self.rules.costs,
+            deposit=self.deposit if first else ZERO,
+        )
+
+    def settle(self, market: SessionMarket) -> Settlement:
+        """Book a session: post its entries, end its orders. A second call posts and ends nothing."""
+        done = self.settlement(market)
+        self.ledger.post(done.entries)
+        self.ledger.advance(self.book, _endings(done.outcomes))
+        return done
+
+    def decide(
+        self,
+        market: SessionMarket,
+        targets: pl.DataFrame,
+        *,
+        decision_at: datetime,
+        model_version: str | None,
+        table_versions: Mapping[str, int],
+    ) -> Sequence[Order]:
+        """Settle, then review and submit the orders for the next session, once: a session that was decided keeps its orders.
+
+        Intents are written before anything is sent and the decision after everything was: a run that was killed between finds
+        the frozen intents and sends those that nobody acknowledged, under the same ids.
+        """
+        session = market.session
+        if self.ledger.decision(self.book, session) is None:
+            closing = self.settle(market).closing
+            decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
+            intents = self.ledger.intend([_intent(order) for order in decision.orders])
+            waiting = [order for order in intents if order.state is OrderState.PENDING_NEW]
+            self.ledger.advance(self.book, {order.client_order_id: self.broker.submit(order) for order in waiting})
+            record = DecisionRecord(
+                book=self.book,
+                session=session,
+                decision_at=decision_at,
+                model_version=model_version,
+                table_versions=table_versions,
+            )
+            self.ledger.record_decision(record)
+            self.ledger.record("decision", _summary(record, intents))
+        return self.ledger.orders(self.book, decided=session)
+
+    def state(self, session: date) -> BookState:
+        """The book at the close of a session: the fold of its entries."""
+        return BookState().after(self.ledger.entries(self.book, through=session))
+
+    def _require_decision(self, session: date, *, before: date) -> DecisionRecord:
+        found = self.ledger.decision(self.book, session)
+        if found is None:
+            what = f"session {session} of book {self.book} to be done before {before}"
+            raise SequenceError(
+                expected(what, found="no decision", where="the ledger", do=f"run `afterclose backfill --from {session} --to {before}`")
+            )
+        return found
+
+
+def _intent(order: Order) -> Order:
+    return order if order.denial else replace(order, state=next_state(order.state, OrderEvent.INTEND, order=order.client_order_id))
+
+
+def _endings(outcomes: Sequence[Execution | Expiry]) -> dict[str, OrderEvent]:
+    """The event that ends each order still open; orders that ended in an earlier call are left alone."""
+    events: dict[str, OrderEvent] = {}
+    for outcome in outcomes:
+        if outcome.order.state in _OPEN:
+            whole = isinstance(outcome, Execution) and outcome.unfilled == 0
+            events[outcome.order.client_order_id] = OrderEvent.FILL if whole else OrderEvent.EXPIRE
+    return events
+
+
+def _summary(record: DecisionRecord, orders: Sequence[Order]) -> dict[str, object]:
+    return {
+        "book": record.book,
+        "session": record.session.isoformat(),
+        "decision_at": record.decision_at.isoformat(),
+        "model_version": record.model_version,
+        "table_versions": dict(record.table_versions),
+        "submitted": [order.client_order_id for order in orders if order.denial is None],
+        "denied": {order.client_order_id: order.denial.limit for order in orders if order.denial},
+    }

@@ -1,0 +1,113 @@
+"""What the market shows a book in one session: prices, liquidity, corporate actions. Made the same way for a day and for a range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+import polars as pl
+
+from quant.calendar import ExchangeCalendar
+
+LIQUIDITY_SESSIONS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorporateAction:
+    """One action of one symbol: kind 'split' (value: new shares per old) or 'dividend' (value: USD per share)."""
+
+    symbol: str
+    ex_date: date
+    kind: str
+    value: float
+    known_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionMarket:
+    """One session. Prices are raw, USD per share, of accepted bars only: a symbol without one is not in the mappings.
+
+    ``median_volume`` is the median of the last 20 sessions' volumes through this session, ``prior_median_volume`` through the session
+    before; both in shares on this session's basis. ``actions`` go ex in this session, ``upcoming`` in the next one, as far as known.
+    """
+
+    session: date
+    opens: Mapping[str, float] = field(default_factory=dict[str, float])
+    closes: Mapping[str, float] = field(default_factory=dict[str, float])
+    median_volume: Mapping[str, float] = field(default_factory=dict[str, float])
+    prior_median_volume: Mapping[str, float] = field(default_factory=dict[str, float])
+    actions: Sequence[CorporateAction] = ()
+    upcoming: Sequence[CorporateAction] = ()
+
+    def split_ratio(self, symbol: str) -> float:
+        """New shares per old from the splits that go ex in this session."""
+        return _split_ratio(self.actions, symbol)
+
+    def upcoming_split_ratio(self, symbol: str) -> float:
+        """New shares per old from the splits known to go ex in the next session."""
+        return _split_ratio(self.upcoming, symbol)
+
+
+def _split_ratio(actions: Sequence[CorporateAction], symbol: str) -> float:
+    ratio = 1.0
+    for action in actions:
+        if action.symbol == symbol and action.kind == "split":
+            ratio *= action.value
+    return ratio
+
+
+def liquidity(adjusted: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFrame:
+    """``adjusted`` (rows of adjusted_bars) with median_volume and prior_median_volume, null where no earlier session is in reach.
+
+    The window is 20 exchange sessions whether or not the symbol traded in all of them, so a day and a range see the same one.
+    Volumes are brought onto the row's share basis by the split index.
+    """
+    places = pl.DataFrame({"session": list(calendar.days)}, schema={"session": pl.Date}).with_row_index("place")
+    units, window = pl.col("volume") / pl.col("split_index"), f"{LIQUIDITY_SESSIONS}i"
+
+    def median(closed: str) -> pl.Expr:
+        return units.rolling_median_by("place", window, closed=closed).over("symbol") * pl.col("split_index")  # type: ignore[arg-type]
+
+    return (
+        adjusted.join(places, on="session", how="left")
+        .with_columns(pl.col("place").cast(pl.Int64))
+        .sort("symbol", "place")
+        .with_columns(median("right").alias("median_volume"), median("left").alias("prior_median_volume"))
+        .drop("place")
+    )
+
+
+def session_markets(
+    adjusted: pl.DataFrame, actions: pl.DataFrame, sessions: Sequence[date], calendar: ExchangeCalendar
+) -> Iterator[SessionMarket]:
+    """One SessionMarket for each of ``sessions``, in order.
+
+    ``adjusted``: rows of adjusted_bars, from at least 20 sessions before the first one on. ``actions``: the newest known version of each
+    corporate action (ex_date, symbol, kind, value, known_at); an upcoming action must be known by the close it is used at, which the
+    caller ensures by passing what was known (daily) or by known_at in the past of ex_date (history).
+    """
+    wanted = ["session", "symbol", "open", "close", "median_volume", "prior_median_volume"]
+    table = liquidity(adjusted, calendar).filter(pl.col("session").is_in(sessions)).select(wanted)
+    by_session = {key[0]: part for key, part in table.partition_by("session", as_dict=True).items()}
+    ex: dict[date, list[CorporateAction]] = {}
+    for row in actions.sort("ex_date", "symbol", "kind", "value").iter_rows(named=True):
+        names = ("symbol", "ex_date", "kind", "value", "known_at")
+        ex.setdefault(row["ex_date"], []).append(CorporateAction(**{name: row[name] for name in names}))
+    for session in sessions:
+        bars = by_session.get(session, table.clear())
+        symbols = bars["symbol"].to_list()
+
+        def column(name: str, bars: pl.DataFrame = bars, symbols: list[str] = symbols) -> dict[str, float]:
+            return {s: v for s, v in zip(symbols, bars[name].to_list(), strict=True) if v is not None}
+
+        close_of_session = calendar.close_at(calendar.next(session))
+        yield SessionMarket(
+            session=session,
+            opens=column("open"),
+            closes=column("close"),
+            median_volume=column("median_volume"),
+            prior_median_volume=column("prior_median_volume"),
+            actions=tuple(ex.get(session, ())),
+            upcoming=tuple(a for a in ex.get(calendar.next(session), ()) if a.known_at < close_of_session),
+        )

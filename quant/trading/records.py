@@ -1,0 +1,121 @@
+"""Settlements and decisions as rows of the lake's book tables. The same rows from a daily run and from a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+
+import polars as pl
+
+from quant.ledger.book import BookState
+from quant.tables import TABLES
+from quant.trading.orders import Execution, Order, OrderState
+from quant.trading.settlement import Settlement, SymbolPnl
+from quant.units import ZERO
+
+_TERMS = ("price_pnl", "dividends", "cash_in_lieu", "commissions", "borrow", "slippage", "turnover")
+
+
+def frame(table: str, rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
+    """Rows of a book table in its schema."""
+    return pl.DataFrame([dict(row) for row in rows], schema=TABLES[table].schema, orient="row")
+
+
+def fill_rows(executions: Sequence[Execution]) -> pl.DataFrame:
+    """Rows of table fills."""
+    return frame(
+        "fills",
+        [
+            {
+                "book": x.order.book,
+                "session": x.session,
+                "symbol": x.order.symbol,
+                "leg": str(x.order.leg),
+                "generation": x.order.generation,
+                "execution_id": x.execution_id,
+                "client_order_id": x.order.client_order_id,
+                "side": str(x.order.side),
+                "quantity": x.quantity,
+                "unfilled": x.unfilled,
+                "price": x.price,
+                "reference_price": x.reference_price,
+                "slippage": x.quantity * x.order.side.sign * (x.price - x.reference_price),
+                "commission": x.commission,
+            }
+            for x in executions
+        ],
+    )
+
+
+def position_rows(book: str, session: date, state: BookState) -> pl.DataFrame:
+    """Rows of table positions."""
+    nav = state.nav
+    return frame(
+        "positions",
+        [
+            {
+                "book": book,
+                "session": session,
+                "symbol": symbol,
+                "quantity": held.quantity,
+                "mark": held.mark,
+                "market_value": held.market_value,
+                "weight": float(held.market_value / nav) if nav else 0.0,
+                "stale": held.stale,
+            }
+            for symbol, held in state.holdings.items()
+        ],
+    )
+
+
+def pnl_rows(book: str, session: date, pnl: Sequence[SymbolPnl]) -> pl.DataFrame:
+    """Rows of table daily_pnl."""
+    rows = [{"book": book, "session": session, "symbol": p.symbol, **{t: getattr(p, t) for t in _TERMS}} for p in pnl]
+    return frame("daily_pnl", rows)
+
+
+def nav_rows(book: str, session: date, settlement: Settlement, decision_at: datetime) -> pl.DataFrame:
+    """The row of table daily_nav."""
+    closing = settlement.closing
+    values = [h.market_value for h in closing.holdings.values()]
+    sums: dict[str, Decimal] = {term: sum((getattr(p, term) for p in settlement.pnl), ZERO) for term in _TERMS}
+    row: dict[str, object] = {
+        "book": book,
+        "session": session,
+        "opening_nav": settlement.opening.nav,
+        **sums,
+        "external_flows": settlement.external_flows,
+        "closing_nav": closing.nav,
+        "cash": closing.cash,
+        "long_value": sum((v for v in values if v > 0), ZERO),
+        "short_value": sum((v for v in values if v < 0), ZERO),
+        "decision_at": decision_at,
+    }
+    return frame("daily_nav", [row])
+
+
+def order_rows(orders: Sequence[Order]) -> pl.DataFrame:
+    """Rows of table orders: the state at submission."""
+    return frame(
+        "orders",
+        [
+            {
+                "book": o.book,
+                "session": o.session,
+                "symbol": o.symbol,
+                "leg": str(o.leg),
+                "generation": o.generation,
+                "client_order_id": o.client_order_id,
+                "side": str(o.side),
+                "quantity": o.quantity,
+                "reference_price": o.reference_price,
+                "state": str(OrderState.DENIED if o.denial else OrderState.ACCEPTED),
+                "denied_by": o.denial.limit if o.denial else None,
+                "observed": o.denial.observed if o.denial else None,
+                "allowed": o.denial.allowed if o.denial else None,
+                "unit": o.denial.unit if o.denial else None,
+            }
+            for o in orders
+        ],
+    )

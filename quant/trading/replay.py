@@ -1,0 +1,82 @@
+"""The daily decisions replayed over a range: the same settle and decide, session by session, on a book of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+import polars as pl
+
+from quant.ledger.book import BookState
+from quant.ports import AdjustmentConvention, Broker
+from quant.risk.limit import RiskSettings
+from quant.trading.decision import decide
+from quant.trading.execution import CostSettings
+from quant.trading.market import SessionMarket
+from quant.trading.orders import Execution, Order, OrderEvent
+from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
+from quant.trading.settlement import settle, unforeseen_splits
+from quant.units import ZERO
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookRules:
+    """Everything that decides what a book does with scores and a market."""
+
+    costs: CostSettings
+    risk: RiskSettings
+    convention: AdjustmentConvention
+
+
+def replay(
+    *,
+    book: str,
+    markets: Iterable[SessionMarket],
+    targets: pl.DataFrame,
+    broker: Broker,
+    rules: BookRules,
+    deposit: Decimal,
+    decision_at: Callable[[SessionMarket], datetime],
+    progress: Callable[[SessionMarket], None] = lambda market: None,
+) -> dict[str, pl.DataFrame]:
+    """Rows of orders, fills, positions, daily_pnl and daily_nav of ``book`` over the sessions of ``markets``.
+
+    ``targets``: rows of target_weights of the book; sessions without rows keep what is held.
+    """
+    by_session = {key[0]: part for key, part in targets.partition_by("session", as_dict=True).items()}
+    state, pending, previous_decision = BookState(), list[Order](), None
+    out: dict[str, list[pl.DataFrame]] = {name: [] for name in ("orders", "fills", "positions", "daily_pnl", "daily_nav")}
+    for market in markets:
+        late = unforeseen_splits(pending, market, previous_decision)
+        live = [order for order in pending if order.client_order_id not in {x.order.client_order_id for x in late}]
+        outcomes = [*broker.outcomes(market.session, live), *late]
+        funds = ZERO if previous_decision else deposit
+        done = settle(
+            book=book, opening=state, outcomes=outcomes, market=market, convention=rules.convention, costs=rules.costs, deposit=funds
+        )
+        decision = decide(
+            book=book, state=done.closing, market=market, targets=by_session.get(market.session, targets.clear()), risk=rules.risk
+        )
+        pending = [order for order in decision.allowed if broker.submit(order) is OrderEvent.ACCEPT]
+        state, previous_decision = done.closing, decision_at(market)
+        fills = [x for x in outcomes if isinstance(x, Execution)]
+        rows = (
+            ("orders", decision.orders, order_rows(decision.orders) if decision.orders else None),
+            ("fills", fills, fill_rows(fills) if fills else None),
+            ("positions", state.holdings, position_rows(book, market.session, state)),
+            ("daily_pnl", done.pnl, pnl_rows(book, market.session, done.pnl)),
+            ("daily_nav", (1,), nav_rows(book, market.session, done, previous_decision)),
+        )
+        for name, present, made in rows:
+            if present and made is not None:
+                out[name].append(made)
+        progress(market)
+    return {name: _stacked(name, parts) for name, parts in out.items()}
+
+
+def _stacked(name: str, parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    from quant.tables import TABLES
+
+    return pl.concat(parts) if parts else TABLES[name].empty()

@@ -1,0 +1,69 @@
+"""The features of this strategy: Qlib's Alpha158 over adjusted bars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from quant.errors import InputError, expected
+from quant.factors.compile import evaluate
+from quant.factors.expression import parse
+from quant.factors.library.alpha158 import alpha158
+from quant.factors.panel import MAX_GAP, panel_of
+from quant.factors.reach import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import date
+    from pathlib import Path
+
+    from quant.calendar import ExchangeCalendar
+
+FACTOR_REACH = max(reach(parse(text)).past for text in alpha158().values())
+"""Earlier sessions that the farthest-reaching factor reads."""
+
+FEATURE_REACH = FACTOR_REACH + MAX_GAP
+"""Earlier sessions of adjusted bars that alpha158_features needs: those read, and those that tell a missing session from a new listing."""
+
+
+def alpha158_features(adjusted: pl.DataFrame, calendar: ExchangeCalendar, first: date, last: date) -> pl.DataFrame:
+    """One row per session and symbol of ``adjusted`` (table adjusted_bars) in sessions ``first`` to ``last``, sorted by symbol and session.
+
+    session, symbol and the 158 Float32 columns of quant.factors.library.alpha158, null where there is nothing to compute from.
+    ``adjusted`` has to hold the FEATURE_REACH sessions before ``first`` too; what it holds beyond those changes nothing, so a range
+    computed at once and session by session is the same to the bit.
+    """
+    reachable = adjusted.filter(pl.col("session").is_between(_earlier(calendar, first, FEATURE_REACH), last))
+    panel = panel_of(reachable, calendar).filter(pl.col("session") >= _earlier(calendar, first, FACTOR_REACH))
+    traded = pl.col("close").is_not_null() & (pl.col("session") >= first)  # the panel has rows for missed sessions and for the reach too
+    chunks = evaluate({**alpha158(), "close": "$close"}, panel)
+    return pl.concat([chunk.filter(traded).drop("close") for chunk in chunks], rechunk=False)
+
+
+def get_alpha158_features(symbols: Collection[str], start_date: date, end_date: date, data_dir: Path) -> pl.DataFrame:
+    """Alpha158 of ``symbols`` from ``start_date`` to ``end_date`` (any days), from table adjusted_bars of the lake in ``data_dir``.
+
+    Rows and columns as of alpha158_features; a symbol listed later has no rows before that. Raises InputError for a range without
+    sessions and for a symbol that the table does not know.
+    """
+    from adapters.lake import open_lake
+    from quant.calendar import exchange_calendar
+
+    calendar, lake = exchange_calendar(), open_lake(data_dir)
+    sessions = calendar.sessions(start_date, end_date)
+    if not sessions:
+        where = f"{start_date} to {end_date}"
+        raise InputError(expected("at least one session", found="none", where=where, do="give a range with a trading day in it"))
+    adjusted = lake.read("adjusted_bars", first=_earlier(calendar, sessions[0], FEATURE_REACH), last=sessions[-1])
+    adjusted = adjusted.filter(pl.col("symbol").is_in(list(symbols)))
+    for symbol in sorted(set(symbols) - set(adjusted["symbol"].unique())):
+        if lake.read("adjusted_bars", where={"symbol": symbol}, columns=["session"]).is_empty():
+            do = "use a symbol of the universe, or load its history"
+            raise InputError(expected("a known symbol", found=symbol, where=f"table adjusted_bars of {data_dir}", do=do))
+    return alpha158_features(adjusted, calendar, sessions[0], sessions[-1])
+
+
+def _earlier(calendar: ExchangeCalendar, session: date, by: int) -> date:
+    """The session ``by`` sessions earlier, or the calendar's first."""
+    return calendar.sessions(calendar.days[0], session)[-by - 1 :][0]

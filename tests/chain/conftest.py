@@ -1,0 +1,88 @@
+"""Data roots for the tests of the whole chain: a profile, a source, and Dagster on a temporary instance."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from adapters.clock import SystemClock
+from adapters.lake import DeltaLake, open_lake
+from adapters.ledger import open_ledger
+from orchestration.settings import Settings
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from orchestration.runs import FailedCheck
+    from quant.ports import Ledger
+
+PROFILE = """
+name = "test"
+[source]
+kind = "sample"
+[calendar]
+start = 2009-01-02
+paper_start = {paper_start}
+end = {end}
+[model]
+train_years = 1
+rounds = 30
+early_stopping_rounds = 10
+threads = 1
+[paper]
+{paper}
+[backtest]
+{backtest}
+"""
+
+
+def settings_of(*, paper_start: str, end: str, paper: str = "", backtest: str = "", extra: str = "", source: str = "") -> Settings:
+    """Settings of a test profile. ``source`` replaces the [source] section."""
+    text = PROFILE.format(paper_start=paper_start, end=end, paper=paper, backtest=backtest) + extra
+    if source:
+        text = text.replace('[source]\nkind = "sample"\n', source)
+    return Settings(**tomllib.loads(text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Root:
+    """A data root that a test runs jobs in."""
+
+    path: Path
+    settings: Settings
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+
+    @classmethod
+    def make(cls, path: Path, settings: Settings, instance: dg.DagsterInstance) -> Root:
+        from orchestration.definitions import build_definitions
+
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path=path, settings=settings, defs=build_definitions(settings, path, SystemClock()), instance=instance)
+
+    @property
+    def lake(self) -> DeltaLake:
+        return open_lake(self.path)
+
+    @property
+    def ledger(self) -> Ledger:
+        return open_ledger(f"sqlite:///{self.path / 'ledger.sqlite'}", SystemClock())
+
+    def history(self) -> list[FailedCheck]:
+        from orchestration.runs import run_job
+
+        return run_job(self.defs, self.instance, "history", partition=None, watch=lambda step, done: None)
+
+    def days(self, sessions: Sequence[date]) -> dict[date, list[FailedCheck]]:
+        from orchestration.runs import run_sessions
+
+        return dict(run_sessions(self.defs, self.instance, sessions, lambda session, step, done: None))
+
+    def table(self, name: str) -> pl.DataFrame:
+        return self.lake.read(name)

@@ -1,0 +1,132 @@
+"""The code location: every port is bound to something that serves it, partitions are sessions, the schedule knows when not to run."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from adapters.clock import FixedClock
+from assets.chain import Chain
+from orchestration.definitions import build_definitions, resources
+from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
+from quant.errors import InputError
+from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
+from tests.chain.conftest import settings_of
+
+LATER = FixedClock(datetime(2020, 1, 1, tzinfo=UTC))
+SETTINGS = settings_of(paper_start="2013-02-01", end="2013-03-01")
+
+
+@pytest.fixture
+def defs(tmp_path: Path) -> dg.Definitions:
+    return build_definitions(SETTINGS, tmp_path, LATER)
+
+
+def sessions(defs: dg.Definitions) -> dg.PartitionsDefinition:
+    found = defs.resolve_assets_def("orders").partitions_def
+    assert found is not None
+    return found
+
+
+def test_every_resource_serves_its_port(defs: dg.Definitions):
+    ports = {"lake": Lake, "ledger": Ledger, "models": ModelStore, "reports": ReportPublisher, "warehouse_file": Warehouse}
+    assert defs.resources is not None
+    with dg.build_resources(dict(defs.resources)) as bound:
+        for name, port in ports.items():
+            assert isinstance(getattr(bound, name), port), name
+        chain: Chain = bound.chain
+    assert isinstance(chain.source, BarSource)
+    assert isinstance(chain.clock, Clock)
+    assert isinstance(chain.broker(lambda session: None), Broker)  # type: ignore[arg-type, return-value]
+    assert set(ports) | {"chain"} == set(resources.__annotations__ and defs.resources)
+
+
+def test_partitions_are_the_exchange_sessions_up_to_the_end_of_a_finite_source(defs: dg.Definitions):
+    keys = sessions(defs).get_partition_keys(current_time=datetime(2020, 1, 1, tzinfo=UTC))
+    assert len(keys) == 20
+    assert (keys[0], keys[-1]) == ("2013-02-01", "2013-03-01")
+    assert "2013-02-18" not in keys  # Presidents' Day
+    assert "2013-02-16" not in keys  # Saturday
+
+
+def test_the_partition_of_a_friday_exists_on_friday_evening_in_new_york(defs: dg.Definitions):
+    before, after = (datetime(2013, 2, 8, hour, minute, tzinfo=UTC) for hour, minute in ((23, 59), (23, 59)))
+    assert "2013-02-08" not in sessions(defs).get_partition_keys(current_time=before)
+    assert "2013-02-08" in sessions(defs).get_partition_keys(current_time=after + timedelta(minutes=76))  # 20:15 New York
+
+
+def test_missed_sessions_are_due_in_order_and_at_most_ten_at_a_time(defs: dg.Definitions):
+    now = datetime(2013, 2, 14, 1, 15, tzinfo=UTC)
+    assert due_sessions(sessions(defs), {"2013-02-01", "2013-02-05"}, now)[:2] == ["2013-02-04", "2013-02-06"]
+    assert len(due_sessions(sessions(defs), set(), datetime(2020, 1, 1, tzinfo=UTC))) == CATCH_UP_SESSIONS
+
+
+def evaluate(defs: dg.Definitions, instance: dg.DagsterInstance, at: datetime) -> dg.SkipReason | list[dg.RunRequest]:
+    schedule = defs.resolve_schedule_def("after_close")
+    context = dg.build_schedule_context(instance=instance, repository_def=defs.get_repository_def(), scheduled_execution_time=at)
+    data = schedule.evaluate_tick(context)
+    return dg.SkipReason(data.skip_message) if data.skip_message else list(data.run_requests or [])
+
+
+def done(instance: dg.DagsterInstance, keys: list[str]) -> None:
+    for key in keys:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key="performance_report", partition=key))
+
+
+def test_the_schedule_requests_each_missing_session_once_in_order(defs: dg.Definitions):
+    at = datetime(2013, 2, 7, 1, 15, tzinfo=UTC)
+    with dg.instance_for_test() as instance:
+        done(instance, ["2013-02-01", "2013-02-04"])
+        asked = evaluate(defs, instance, at)
+        assert isinstance(asked, list)
+        assert [(r.partition_key, r.run_key) for r in asked] == [("2013-02-05", "2013-02-05"), ("2013-02-06", "2013-02-06")]
+
+
+def test_the_schedule_says_that_a_finite_source_has_ended(defs: dg.Definitions):
+    with dg.instance_for_test() as instance:
+        done(instance, sessions(defs).get_partition_keys(current_time=datetime(2020, 1, 1, tzinfo=UTC)))
+        skipped = evaluate(defs, instance, datetime(2013, 3, 5, 1, 15, tzinfo=UTC))
+    assert isinstance(skipped, dg.SkipReason)
+    assert "ends with session 2013-03-01" in str(skipped.skip_message)
+
+
+def test_the_schedule_skips_a_holiday_and_waits_behind_a_failed_session(defs: dg.Definitions):
+    with dg.instance_for_test() as instance:
+        keys = sessions(defs).get_partition_keys(current_time=datetime(2013, 2, 19, 1, 15, tzinfo=UTC))
+        done(instance, list(keys))
+        skipped = evaluate(defs, instance, datetime(2013, 2, 19, 1, 15, tzinfo=UTC))
+        assert isinstance(skipped, dg.SkipReason)
+        assert "2013-02-18 is no session" in str(skipped.skip_message)
+    with dg.instance_for_test() as instance:
+        job = defs.resolve_job_def("daily")
+        run = instance.create_run_for_job(job, tags={"dagster/partition": "2013-02-01"}, status=dg.DagsterRunStatus.FAILURE)
+        assert run.job_name == "daily"
+        skipped = evaluate(defs, instance, datetime(2013, 2, 5, 1, 15, tzinfo=UTC))
+        assert isinstance(skipped, dg.SkipReason)
+        assert "paper-run --session 2013-02-01" in str(skipped.skip_message)
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        ({"paper_start": "2013-02-18", "end": "2013-03-01"}, "session of XNYS in .calendar. paper_start, found 2013-02-18"),
+        ({"paper_start": "2013-02-01", "end": "2013-01-02"}, "move the dates"),
+        ({"paper_start": "2013-02-01", "end": "2013-03-01", "paper": "start = 2012-12-31"}, "paper. start, found 2012-12-31"),
+    ],
+)
+def test_dates_that_do_not_fit_are_refused_by_name(tmp_path: Path, dates: dict[str, str], message: str):
+    with pytest.raises(InputError, match=message):
+        build_definitions(settings_of(**dates), tmp_path, LATER)  # type: ignore[arg-type]
+
+
+def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_one(defs: dg.Definitions):
+    def keys(job: str) -> set[str]:
+        return {key.to_user_string() for key in defs.resolve_job_def(job).asset_layer.executable_asset_keys}
+
+    everything = {key.to_user_string() for key in defs.resolve_asset_graph().executable_asset_keys}
+    assert keys("daily") | keys("history") == everything
+    assert keys("daily") & keys("history") == {"warehouse"}
+    assert date.fromisoformat("2013-02-01") == SETTINGS.calendar.paper_start

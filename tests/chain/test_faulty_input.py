@@ -1,0 +1,108 @@
+"""Faulty rows leave the chain and stay visible; a faulty feed stops the session; one changed bar reaches the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from adapters.sources.sample import SampleSource
+from quant.errors import AftercloseError
+from tests.chain.conftest import Root, settings_of
+
+FIRST, LAST = date(2009, 1, 2), date(2013, 1, 4)
+PAPER = date(2013, 1, 2)
+SOURCE = """[source]
+kind = "files"
+[source.files]
+bars = "{bars}"
+actions = "{actions}"
+convention = "ex_date_close"
+absent = ["vwap"]
+bad_rows = "quarantine"
+"""
+Change = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def root_with(folder: Path, instance: dg.DagsterInstance, change: Change) -> Root:
+    """A data root on the sample's bars as files, after ``change``."""
+    folder.mkdir(parents=True)
+    source = SampleSource()
+    change(source.bars(FIRST, LAST).drop("vwap")).write_parquet(folder / "bars.parquet")
+    source.actions(FIRST, LAST).write_parquet(folder / "actions.parquet")
+    described = SOURCE.format(bars=folder / "bars.parquet", actions=folder / "actions.parquet")
+    return Root.make(folder / "data", settings_of(paper_start=str(PAPER), end=str(LAST), source=described), instance)
+
+
+def at(symbol: str, session: date) -> pl.Expr:
+    return (pl.col("symbol") == symbol) & (pl.col("session") == session)
+
+
+def set_close(symbol: str, session: date, factor: float) -> Change:
+    def change(bars: pl.DataFrame) -> pl.DataFrame:
+        return bars.with_columns(close=pl.when(at(symbol, session)).then(pl.col("close") * factor).otherwise("close"))
+
+    return change
+
+
+def figures(root: Root) -> pl.DataFrame:
+    return root.table("performance").select("book", "session", "figure", "value")
+
+
+pytestmark = pytest.mark.xdist_group("faulty_input")  # the data roots are filled once
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory):
+    with dg.instance_for_test() as instance:
+        root = root_with(tmp_path_factory.mktemp("clean") / "root", instance, lambda bars: bars)
+        root.history()
+        root.days([PAPER])
+        yield root
+
+
+def test_one_changed_bar_moves_the_figures_of_the_report(clean: Root, tmp_path: Path):
+    def change(bars: pl.DataFrame) -> pl.DataFrame:
+        inside = (pl.col("low") + pl.col("high")) / 2  # still a lawful bar
+        return bars.with_columns(close=pl.when(at("IBM", date(2012, 8, 15))).then(inside).otherwise("close"))
+
+    with dg.instance_for_test() as instance:
+        root = root_with(tmp_path / "root", instance, change)
+        root.history()
+        moved = figures(clean).join(figures(root), on=["book", "session", "figure"], how="full", coalesce=True)
+    backtest = moved.filter(pl.col("book") == "backtest", pl.col("value") != pl.col("value_right"))["figure"].to_list()
+    assert {"total_return", "sharpe_ratio", "ic_mean"} <= set(backtest)
+
+
+def test_a_bad_row_in_a_session_is_quarantined_and_the_rest_of_the_session_trades(tmp_path: Path):
+    with dg.instance_for_test() as instance:
+        root = root_with(tmp_path / "root", instance, set_close("MSFT", PAPER, -1.0))
+        root.history()
+        failed = root.days([PAPER])[PAPER]
+    assert {(c.check, c.severity) for c in failed} >= {("nothing_is_quarantined", "WARN")}
+    assert root.lake.read("quarantined_bars", first=PAPER, last=PAPER)["symbol"].to_list() == ["MSFT"]
+    for table in ("accepted_bars", "adjusted_bars", "alpha158", "scores"):
+        assert "MSFT" not in root.lake.read(table, first=PAPER, last=PAPER, columns=["symbol"])["symbol"]
+        assert root.lake.read(table, first=PAPER, last=PAPER, columns=["symbol"]).height == 4
+    assert root.lake.read("orders", first=PAPER, last=PAPER, where={"book": "paper"}).height > 0
+    findings = root.lake.read("bar_findings", first=PAPER, last=PAPER)
+    assert "r05_prices_positive" in findings["rule"].to_list() or any(r.startswith("r05") for r in findings["rule"])
+
+
+def test_a_feed_fault_stops_the_session_before_anything_is_decided(tmp_path: Path):
+    def change(bars: pl.DataFrame) -> pl.DataFrame:
+        return bars.with_columns(close=pl.when(pl.col("session") == PAPER).then(-1.0).otherwise("close"))
+
+    with dg.instance_for_test() as instance:
+        root = root_with(tmp_path / "root", instance, change)
+        root.history()
+        with pytest.raises(AftercloseError, match="feed_is_sound"):
+            root.days([PAPER])
+    assert root.ledger.orders("paper") == []
+    assert root.ledger.decision("paper", PAPER) is None
+    assert root.lake.read("accepted_bars", first=PAPER, last=PAPER).is_empty()
+    assert root.lake.read("quarantined_bars", first=PAPER, last=PAPER).height == 5

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+from datetime import date
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+from quant.calendar import exchange_calendar
+from quant.errors import ContractError, FactorError, InputError, LookaheadError
+from quant.factors import kernels
+from quant.factors.compile import compute
+from quant.factors.panel import MAX_GAP, panel_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+CALENDAR = exchange_calendar()
+DAYS = CALENDAR.days[2600:]
+INF = math.inf
+
+
+def _values(text: str, close: Sequence[float | None], volume: Sequence[float | None] | None = None) -> list[float | None]:
+    columns = {"close": close, "volume": volume or close}
+    fields = {name: pl.Series(values, dtype=pl.Float64) for name, values in columns.items()}
+    panel = pl.DataFrame({"session": DAYS[: len(close)], "symbol": ["A"] * len(close), **fields})
+    return compute({"x": text}, panel, dtype=pl.Float64, allow_future=True)["x"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("text", "close", "expected"),
+    [
+        ("Ref($close,1)", [1.0, 2.0, None, 4.0], [None, 1.0, 2.0, None]),
+        ("Ref($close,-1)", [1.0, 2.0, 3.0], [2.0, 3.0, None]),
+        ("Mean($close,2)", [1.0, 2.0, None, None, 4.0], [1.0, 1.5, 2.0, None, 4.0]),
+        ("Sum($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, None, 4.0]),
+        ("Count($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, 0.0, 1.0]),
+        ("Var($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 8.0]),
+        ("Max($close,2)", [3.0, 1.0, None, None], [3.0, 3.0, 1.0, None]),
+        ("IdxMax($close,3)", [3.0, 1.0, 3.0, 2.0, 2.0], [1.0, 1.0, 1.0, 2.0, 1.0]),
+        ("IdxMin($close,3)", [3.0, 1.0, None, 2.0, None, None, None], [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, None]),
+        ("Rank($close,3)", [3.0, 1.0, 3.0, None, 3.0], [1.0, 0.5, 5 / 6, None, 0.75]),
+        ("Quantile($close,3,0.25)", [4.0, 2.0, 8.0, None], [4.0, 2.5, 3.0, 3.5]),
+        ("Slope($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 2.0]),
+        ("Resi($close,3)", [1.0, 3.0, 2.0, None], [None, 0.0, -0.5, None]),
+        ("Rsquare($close,3)", [5.0, 5.0, 5.0, 6.0, 7.0], [None, None, None, 0.75, 1.0]),
+        ("$close>Ref($close,1)", [1.0, 2.0, None, 3.0], [0.0, 1.0, 0.0, 0.0]),
+        ("1/$close", [0.0, -0.0, None, 4.0], [INF, -INF, None, 0.25]),
+        ("Mean(1/$close,2)", [0.0, 4.0, 0.0, 0.0], [None, 0.25, 0.25, None]),
+        ("Log($close-1)", [0.0, 1.0, 2.0], [None, -INF, 0.0]),
+    ],
+)
+def test_an_operator_follows_qlibs_convention(text: str, close: list[float | None], expected: list[float | None]) -> None:
+    assert _values(text, close) == pytest.approx(expected)
+
+
+def test_a_correlation_with_a_flat_series_is_missing() -> None:
+    ramp = [1.0, 2.0, 3.0, 4.0]
+    assert _values("Corr($close,$volume,3)", ramp, [7.0, 7.0, 7.0, 8.0]) == pytest.approx([None, None, None, math.sqrt(3) / 2])
+    assert _values("Corr($close,$volume,3)", ramp, [1.0, 1.00001, 1.00002, 1.00003]) == [None] * 4
+
+
+def test_the_deviation_of_a_price_that_stands_still_is_exactly_zero() -> None:
+    assert _values("Std($close,7)", [812.3, 17.7, *[61.3] * 9])[8:] == [0.0] * 3
+
+
+def test_a_symbol_does_not_see_its_neighbours(make_panel: Callable[..., pl.DataFrame], every_operator: dict[str, str]) -> None:
+    panel = make_panel(3, symbols=6)
+    together = compute(every_operator, panel, dtype=pl.Float64)
+    apart = pl.concat(compute(every_operator, part, dtype=pl.Float64) for part in panel.partition_by("symbol"))
+    assert together.equals(apart)
+
+
+def test_the_order_of_the_symbols_does_not_matter(make_panel: Callable[..., pl.DataFrame], every_operator: dict[str, str]) -> None:
+    panel = make_panel(4, symbols=4)
+    backwards = pl.col("symbol").replace({"S00": "Z3", "S01": "Z2", "S02": "Z1", "S03": "Z0"})
+    turned = compute(every_operator, panel.with_columns(backwards).sort("symbol", "session"), dtype=pl.Float64)
+    straight = compute(every_operator, panel, dtype=pl.Float64).with_columns(backwards).sort("symbol", "session")
+    assert turned.equals(straight)
+
+
+def test_a_common_part_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    log = kernels.ELEMENTWISE["Log"]
+    monkeypatch.setitem(kernels.ELEMENTWISE, "Log", lambda x: calls.append(1) or log(x))  # type: ignore[index]
+    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
+    compute({"a": "Log($close)", "b": "Mean(Log( $close ),2)", "c": "Log($close)+1"}, panel)
+    assert len(calls) == 1
+
+
+def test_a_missing_value_is_null_and_an_infinite_one_stays() -> None:
+    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [0.0, None, 2.0]})
+    column = compute({"x": "1/$close"}, panel)["x"]
+    assert column.dtype == pl.Float32
+    assert column.to_list() == [INF, None, 0.5]
+
+
+def test_an_empty_panel_gives_an_empty_frame_with_the_columns() -> None:
+    panel = pl.DataFrame(schema={"session": pl.Date, "symbol": pl.String, "close": pl.Float64})
+    assert compute({"x": "Mean($close,5)"}, panel).schema == {"session": pl.Date, "symbol": pl.String, "x": pl.Float32}
+
+
+def test_a_feature_that_reaches_forward_is_refused_and_a_label_is_not() -> None:
+    panel = pl.DataFrame({"session": DAYS[:2], "symbol": ["A"] * 2, "close": [1.0, 2.0]})
+    with pytest.raises(LookaheadError, match="feature PEEK"):
+        compute({"PEEK": "Ref($close,-1)"}, panel)
+    assert compute({"PEEK": "Ref($close,-1)"}, panel, allow_future=True)["PEEK"].to_list() == [2.0, None]
+
+
+def test_a_bad_expression_is_refused() -> None:
+    with pytest.raises(FactorError, match="one of Abs"):
+        compute({"x": "Meen($close,5)"}, pl.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda panel: panel.drop("close"), "column close of Float64.*found no such column"),
+        (lambda panel: panel.with_columns(pl.col("close").cast(pl.Float32)), "column close of Float64.*found Float32"),
+        (lambda panel: panel.reverse(), "sorted by symbol and session"),
+        (lambda panel: pl.concat([panel, panel]).sort("session"), "A 2000.* out of order or twice"),
+    ],
+)
+def test_a_panel_that_is_not_one_is_refused(change: Callable[[pl.DataFrame], pl.DataFrame], words: str) -> None:
+    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
+    with pytest.raises(ContractError, match=words):
+        compute({"x": "$close"}, change(panel))
+
+
+def _adjusted(symbol: str, days: Sequence[date], **indices: float) -> pl.DataFrame:
+    values = {"open": 10.0, "high": 11.0, "low": 9.0, "close": 10.5, "volume": 100.0, "vwap": None, "split_index": 1.0, "total_index": 1.0}
+    columns = [pl.lit(value, pl.Float64).alias(name) for name, value in {**values, **indices}.items()]
+    return pl.DataFrame({"session": days, "symbol": [symbol] * len(days)}).with_columns(columns)
+
+
+def test_a_panel_holds_total_return_prices_and_split_adjusted_volume() -> None:
+    panel = panel_of(_adjusted("A", DAYS[:1], split_index=2.0, total_index=3.0), CALENDAR)
+    assert panel.rows(named=True) == [
+        {
+            "session": DAYS[0],
+            "symbol": "A",
+            "listing": 0,
+            "open": 30.0,
+            "high": 33.0,
+            "low": 27.0,
+            "close": 31.5,
+            "volume": 50.0,
+            "vwap": None,
+        }
+    ]
+
+
+def test_a_panel_has_a_null_row_for_a_session_that_a_symbol_misses_and_none_before_its_first() -> None:
+    adjusted = pl.concat([_adjusted("B", [DAYS[4], DAYS[1]]), _adjusted("A", DAYS[3:5])])
+    panel = panel_of(adjusted, CALENDAR)
+    assert panel.select("symbol", "session").rows() == [("A", DAYS[3]), ("A", DAYS[4]), *(("B", day) for day in DAYS[1:5])]
+    assert panel["close"].is_null().to_list() == [False, False, False, True, True, False]
+
+
+@pytest.mark.parametrize(("gap", "rows", "listing", "share"), [(MAX_GAP, MAX_GAP + 2, 0, 0.2), (MAX_GAP + 1, 2, 1, 1.0)])
+def test_a_symbol_back_after_a_long_gap_starts_afresh(gap: int, rows: int, listing: int, share: float) -> None:
+    panel = panel_of(_adjusted("A", [DAYS[0], DAYS[gap + 1]]), CALENDAR)
+    assert panel.height == rows
+    assert panel["listing"].to_list()[-1] == listing
+    traded = compute({"x": "Mean($close==$close,5)"}, panel)["x"]
+    assert traded.to_list()[-1] == pytest.approx(share)
+
+
+def test_a_panel_refuses_a_date_that_is_no_session() -> None:
+    with pytest.raises(InputError, match=r"2000-07-04 \(Tuesday\)"):
+        panel_of(_adjusted("A", [date(2000, 7, 4)]), CALENDAR)
+
+
+def test_a_bar_that_is_there_twice_is_refused() -> None:
+    twice = pl.concat([_adjusted("A", DAYS[:2]), _adjusted("A", DAYS[:1])])
+    with pytest.raises(ContractError, match="twice"):
+        compute({"x": "$close"}, panel_of(twice, CALENDAR))

@@ -1,0 +1,131 @@
+"""The lake replaces ranges atomically, keeps versions, and tells equal content by its digest."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.lake import open_lake
+from adapters.lake.delta import frame_digest
+from adapters.lake.warehouse import DuckDBWarehouse
+from quant.errors import ContractError, InputError
+from quant.ports import Lake, Warehouse
+from quant.tables import TABLES
+
+D1, D2, D3 = date(2012, 12, 31), date(2013, 1, 2), date(2013, 1, 3)
+AT = datetime(2013, 1, 3, 22, tzinfo=UTC)
+
+
+def scores(*rows: tuple[date, str, float]) -> pl.DataFrame:
+    full = [(day, symbol, "m", score, "d") for day, symbol, score in rows]
+    return pl.DataFrame(full, schema=TABLES["scores"].schema, orient="row")
+
+
+def fills(book: str, day: date) -> pl.DataFrame:
+    row = {
+        "book": book,
+        "session": day,
+        "symbol": "A",
+        "leg": "open",
+        "generation": 1,
+        "execution_id": "x",
+        "client_order_id": "c",
+        "side": "buy",
+        "quantity": Decimal(1),
+        "unfilled": Decimal(0),
+        "price": Decimal("1.123456789"),
+        "reference_price": Decimal(1),
+        "slippage": Decimal("0.000001"),
+        "commission": Decimal("0.01"),
+    }
+    return pl.DataFrame([row], schema=TABLES["fills"].schema)
+
+
+def test_it_is_a_lake(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    assert isinstance(lake, Lake)
+    assert isinstance(DuckDBWarehouse(lake, tmp_path / "w.duckdb"), Warehouse)
+
+
+def test_a_table_that_does_not_exist_reads_as_no_rows(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    assert lake.read("scores").schema == TABLES["scores"].schema
+    assert lake.version("scores") is None
+    assert list(lake.files("scores")) == []
+
+
+def test_replacing_a_range_touches_nothing_outside_it(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    lake.replace("scores", scores((D1, "A", 1), (D2, "A", 2), (D3, "A", 3)), first=D1, last=D3)
+    lake.replace("scores", scores((D2, "B", 20)), first=D2, last=D2)
+    assert lake.read("scores").select("session", "symbol", "score").rows() == [(D1, "A", 1), (D2, "B", 20), (D3, "A", 3)]
+    lake.replace("scores", scores(), first=D1, last=D2)
+    assert lake.read("scores")["session"].to_list() == [D3]
+
+
+def test_a_book_is_replaced_without_touching_another(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    for book in ("paper", "backtest", "paper"):
+        lake.replace("fills", fills(book, D2), first=D2, last=D2, where={"book": book})
+    assert lake.read("fills")["book"].to_list() == ["backtest", "paper"]
+    assert lake.read("fills", where={"book": "paper"})["price"].to_list() == [Decimal("1.123456789")]
+
+
+def test_an_older_version_stays_readable(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    old = lake.replace("scores", scores((D1, "A", 1)), first=D1, last=D1)
+    lake.replace("scores", scores((D1, "A", 2)), first=D1, last=D1)
+    assert lake.read("scores", version=old)["score"].to_list() == [1]
+
+
+def test_rows_that_break_the_contract_or_the_range_are_refused_and_nothing_is_written(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    with pytest.raises(ContractError, match="scores"):
+        lake.replace("scores", scores((D1, "A", 1), (D1, "A", 2)), first=D1, last=D1)
+    with pytest.raises(InputError, match="2013-01-03"):
+        lake.replace("scores", scores((D3, "A", 1)), first=D1, last=D2)
+    assert lake.version("scores") is None
+
+
+def test_appending_the_same_delivery_twice_is_appending_it_once(tmp_path: Path):
+    lake = open_lake(tmp_path)
+    row = {"ex_date": D2, "symbol": "A", "kind": "split", "value": 2.0, "pay_date": None, "source": "s", "known_at": AT}
+    rows = pl.DataFrame([row | {"received_at": AT, "known_at_assumed": True, "digest": "1"}], schema=TABLES["corporate_actions"].schema)
+    assert lake.append_new("corporate_actions", rows) == 1
+    assert lake.append_new("corporate_actions", rows.with_columns(received_at=pl.lit(AT.replace(hour=23)))) == 0
+    assert lake.append_new("corporate_actions", rows.with_columns(value=pl.lit(3.0), digest=pl.lit("2"))) == 1
+    with pytest.raises(InputError, match="append_new"):
+        lake.replace("corporate_actions", rows, first=D2, last=D2)
+
+
+@given(st.permutations([(D1, "A", 1.0), (D1, "B", 2.0), (D2, "A", -0.5), (D3, "A", 0.0)]))
+def test_the_digest_knows_content_and_not_row_order(rows: list[tuple[date, str, float]]):
+    table = TABLES["scores"]
+    reference = frame_digest(scores((D1, "A", 1.0), (D1, "B", 2.0), (D2, "A", -0.5), (D3, "A", 0.0)), table)
+    assert frame_digest(scores(*rows), table) == reference
+    changed = [(d, s, v + 1e-15 if (d, s) == (D1, "A") else v) for d, s, v in rows]
+    assert frame_digest(scores(*changed), table) != reference
+
+
+def test_the_warehouse_has_a_view_a_table_and_is_swapped_under_open_readers(tmp_path: Path):
+    import duckdb
+
+    lake, path = open_lake(tmp_path), tmp_path / "afterclose.duckdb"
+    lake.replace("scores", scores((D1, "A", 1)), first=D1, last=D1)
+    assert DuckDBWarehouse(lake, path).publish({"profile": "test"})["scores"] == 1
+    reader = duckdb.connect(str(path), read_only=True)
+    lake.replace("scores", scores((D2, "A", 2)), first=D2, last=D2)
+    DuckDBWarehouse(lake, path).publish({"profile": "test"})
+    assert reader.execute("SELECT count(*) FROM scores").fetchall() == [(1,)]
+    reader.close()
+    with duckdb.connect(str(path), read_only=True) as fresh:
+        assert fresh.execute("SELECT score FROM scores ORDER BY session").fetchall() == [(1.0,), (2.0,)]
+        names = {name for (name,) in fresh.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
+    assert names == set(TABLES)
+    assert path.stat().st_mode & 0o777 == 0o444

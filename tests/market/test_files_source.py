@@ -1,0 +1,250 @@
+"""Bad input to source `files`: each one clear message, nothing half read."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from adapters.sources.files import BadRows, FilesSource
+from quant.calendar import exchange_calendar
+from quant.errors import InputError
+from quant.ports import AdjustmentConvention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+EVER = (date(1990, 1, 1), date(2030, 1, 1))
+THURSDAY, FRIDAY, SATURDAY = date(2013, 2, 28), date(2013, 3, 1), date(2013, 3, 2)
+BARS = pl.DataFrame({
+    "session": [THURSDAY, THURSDAY, FRIDAY, FRIDAY],
+    "symbol": ["A", "B", "A", "B"],
+    "open": [10.0, 20.0, 10.5, 20.5],
+    "high": [11.0, 21.0, 11.5, 21.5],
+    "low": [9.0, 19.0, 9.5, 19.5],
+    "close": [10.5, 20.5, 11.0, 21.0],
+    "volume": [1000, 2000, 1100, 2100],
+})  # fmt: skip
+ACTIONS = pl.DataFrame({"ex_date": [FRIDAY, FRIDAY], "symbol": ["A", "B"], "kind": ["split", "dividend"], "value": [2.0, 0.5]})
+ROW_B_FRIDAY = (pl.col("symbol") == "B") & (pl.col("session") == FRIDAY)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Callable[..., FilesSource]:
+    """Makes a source of two frames (or of files already there)."""
+
+    def make(bars: pl.DataFrame | Path = BARS, actions: pl.DataFrame | None = ACTIONS, **settings: object) -> FilesSource:
+        if isinstance(bars, pl.DataFrame):
+            bars.write_parquet(tmp_path / "bars.parquet")
+            bars = tmp_path / "bars.parquet"
+        if actions is not None:
+            actions.write_parquet(tmp_path / "actions.parquet")
+        facts = {"convention": AdjustmentConvention.EX_DATE_CLOSE, "publish_delay_minutes": 15, "calendar": exchange_calendar()}
+        return FilesSource(bars=bars, actions=None if actions is None else tmp_path / "actions.parquet", **facts | settings)
+
+    return make
+
+
+def changed(**columns: pl.Expr | object) -> pl.DataFrame:
+    """BARS with the row of B on Friday changed."""
+    return BARS.with_columns(pl.when(ROW_B_FRIDAY).then(pl.lit(value)).otherwise(name).alias(name) for name, value in columns.items())
+
+
+STRUCTURE = {
+    "expected column close in .*bars.parquet, found columns .*; add it or name theirs": BARS.drop("close"),
+    r"expected column open \(our open\) of type Float64 in .*, found String; write it with that type": BARS.with_columns(
+        pl.col("open").cast(pl.String)
+    ),
+    r"expected column session \(our session\) of type Date in .*, found Datetime": BARS.with_columns(pl.col("session").cast(pl.Datetime)),
+    "expected symbol in every row in .*, found 1 rows without, first session=2013-03-01 symbol=None": changed(symbol=None),
+    "expected session in every row in .*, found 1 rows": changed(session=None),
+    "expected values in column low in .*, found nulls only; fill it": BARS.with_columns(low=pl.lit(None, pl.Float64)),
+    r'expected values in column vwap in .*, found nulls only; declare it: .*absent = \["vwap"\]': BARS.with_columns(
+        vwap=pl.lit(None, pl.Float64)
+    ),
+    "expected at least one row in .*, found none": BARS.clear(),
+}
+ROWS = {
+    "expected one row for each session, symbol in .*, found 2 rows that share theirs, first session=2013-03-01 symbol=B": pl.concat(
+        [BARS, BARS.tail(1).with_columns(close=pl.lit(21.1))]
+    ),
+    "expected prices above zero and finite in .*, found 1 rows without, first session=2013-03-01 symbol=B .*close=-21.0": changed(
+        close=-21.0
+    ),
+    "expected prices above zero and finite in .*, found 1 rows without, first .* low=0.0": changed(low=0.0),
+    "expected prices above zero and finite in .*, found 1 rows without, first .* high=inf": changed(high=float("inf")),
+    "expected prices above zero and finite in .*, found 1 rows without, first .* open=nan": changed(open=float("nan")),
+    "expected volume not negative and finite in .*, found 1 rows without, first .* volume=-1": changed(volume=-1),
+    "expected no nulls in .*, found 1 rows without, first .* close=None": changed(close=None),
+    "expected a session of XNYS in .*, found 1 rows without, first session=2013-03-02": changed(session=SATURDAY),
+}
+BAD_ACTIONS = {
+    "expected kind split or dividend in .*, found 1 rows without, first .* kind=spin_off": {"kind": "spin_off"},
+    "expected a value above zero and finite in .*, found 1 rows without, first .* value=-0.5": {"value": -0.5},
+    "expected an ex_date that is a session of XNYS in .*, found 1 rows without, first ex_date=2013-03-02": {"ex_date": SATURDAY},
+    "expected symbol in every row in .*, found 1 rows without": {"symbol": None},
+}
+
+
+@pytest.mark.parametrize("policy", BadRows)
+@pytest.mark.parametrize("message", STRUCTURE)
+def test_a_fault_in_structure_is_refused_whatever_the_policy_for_rows(source: Callable[..., FilesSource], message: str, policy: BadRows):
+    with pytest.raises(InputError, match=message):
+        source(STRUCTURE[message], bad_rows=policy).bars(*EVER)
+
+
+@pytest.mark.parametrize("message", ROWS)
+def test_a_faulty_row_is_refused_with_the_row_in_the_message(source: Callable[..., FilesSource], message: str):
+    with pytest.raises(InputError, match=message):
+        source(ROWS[message]).bars(*EVER)
+
+
+@pytest.mark.parametrize("message", ROWS)
+def test_a_faulty_row_passes_through_for_the_gate_where_that_is_the_policy(source: Callable[..., FilesSource], message: str):
+    bars = source(ROWS[message], bad_rows=BadRows.QUARANTINE).bars(*EVER)
+    assert_frame_equal(bars.drop("vwap"), ROWS[message].cast({"volume": pl.Float64}).sort("session", "symbol", maintain_order=True))
+
+
+@pytest.mark.parametrize("policy", BadRows)
+@pytest.mark.parametrize("message", BAD_ACTIONS)
+def test_a_faulty_action_is_refused_because_no_gate_comes_after(source: Callable[..., FilesSource], message: str, policy: BadRows):
+    changes = [pl.when(pl.col("symbol") == "B").then(pl.lit(v)).otherwise(name).alias(name) for name, v in BAD_ACTIONS[message].items()]
+    with pytest.raises(InputError, match=message):
+        source(actions=ACTIONS.with_columns(changes), bad_rows=policy).actions(*EVER)
+
+
+def test_two_dividends_on_one_day_are_to_be_added_up(source: Callable[..., FilesSource]):
+    with pytest.raises(InputError, match=r"one row for each ex_date, symbol, kind .* found 2 rows .*their sum"):
+        source(actions=pl.concat([ACTIONS, ACTIONS])[1:4].filter(pl.col("kind") == "dividend")).actions(*EVER)
+
+
+def test_their_names_are_mapped_to_ours_in_bars_and_actions(source: Callable[..., FilesSource]):
+    made = source(
+        BARS.rename({"session": "date", "symbol": "ticker"}),
+        ACTIONS.rename({"ex_date": "date", "symbol": "ticker"}),
+        columns={"date": "session", "ticker": "symbol"},
+    )
+    assert_frame_equal(made.bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
+    assert_frame_equal(made.actions(*EVER).drop("pay_date"), ACTIONS)
+
+
+def test_an_ex_date_of_its_own_is_not_overruled_by_the_mapping_of_bars(source: Callable[..., FilesSource]):
+    announced = ACTIONS.with_columns(date=pl.lit(date(2012, 12, 31)))
+    made = source(BARS.rename({"session": "date"}), announced, columns={"date": "session"})
+    assert made.actions(*EVER)["ex_date"].to_list() == [FRIDAY, FRIDAY]
+
+
+def test_columns_that_are_not_ours_are_ignored(source: Callable[..., FilesSource]):
+    assert source(BARS.with_columns(adj_factor=0.5)).bars(*EVER).width == 8
+
+
+MAPPINGS = {
+    r"expected columns = \{theirs = ours\}, ours one of .*, found \['sesion'\]": {"date": "sesion"},
+    "expected a column nowhere in .*, found close, ex_date, high": {"nowhere": "session"},
+    "expected one column for close in .*, found close, high": {"high": "close"},
+}
+
+
+@pytest.mark.parametrize("message", MAPPINGS)
+def test_a_wrong_mapping_is_refused(source: Callable[..., FilesSource], message: str):
+    with pytest.raises(InputError, match=message):
+        source(columns=MAPPINGS[message]).bars(*EVER)
+
+
+def test_vwap_may_be_missing_and_is_then_absent_and_null(source: Callable[..., FilesSource]):
+    assert source().facts.absent == {"vwap"}
+    assert source().bars(*EVER)["vwap"].null_count() == 4
+
+
+def test_a_vwap_that_is_there_is_delivered_unless_declared_absent(source: Callable[..., FilesSource]):
+    with_vwap = BARS.with_columns(vwap=pl.col("close"))
+    assert source(with_vwap).facts.absent == frozenset()
+    assert source(with_vwap).bars(*EVER)["vwap"].to_list() == BARS["close"].to_list()
+    assert source(with_vwap, absent=["vwap"]).bars(*EVER)["vwap"].null_count() == 4
+
+
+def test_only_vwap_can_be_absent(source: Callable[..., FilesSource]):
+    with pytest.raises(InputError, match=r"expected at most vwap in \[source.files\], found \['volume'\]"):
+        source(absent=["vwap", "volume"])
+
+
+def test_an_empty_folder_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
+    (tmp_path / "bars").mkdir()
+    (tmp_path / "bars" / ".half.parquet").write_bytes(b"not data: a dot hides it")
+    with pytest.raises(InputError, match=r"expected files ending in .parquet or .csv in .*bars, found none"):
+        source(tmp_path / "bars").bars(*EVER)
+
+
+def test_a_path_that_is_not_there_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
+    with pytest.raises(InputError, match=r"expected a file or a folder in .*nowhere, found nothing"):
+        source(tmp_path / "nowhere").bars(*EVER)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_file_that_is_no_table_is_refused(source: Callable[..., FilesSource], tmp_path: Path, suffix: str):
+    path = tmp_path / f"bars.{suffix}"
+    path.write_bytes(b"" if suffix == "csv" else b"PAR1 and then nothing")
+    with pytest.raises(InputError, match=f"expected a whole {suffix} file in .*; copy or write the file again"):
+        source(path).bars(*EVER)
+
+
+@pytest.mark.parametrize("kept", [0.99, 0.5])
+def test_a_truncated_parquet_file_is_refused(source: Callable[..., FilesSource], tmp_path: Path, kept: float):
+    BARS.write_parquet(tmp_path / "whole.parquet")
+    whole = (tmp_path / "whole.parquet").read_bytes()
+    (tmp_path / "bars.parquet").write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(InputError, match="expected a whole parquet file"):
+        source(tmp_path / "bars.parquet").bars(*EVER)
+
+
+def test_a_csv_file_cut_in_the_middle_of_a_row_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
+    text = BARS.write_csv()
+    (tmp_path / "bars.csv").write_text(text[: text.rindex(",20.5")])
+    with pytest.raises(InputError, match=r"expected no nulls in .*, found 1 rows without, first session=2013-03-01 symbol=B"):
+        source(tmp_path / "bars.csv").bars(*EVER)
+
+
+def test_a_number_or_date_that_is_none_is_shown(source: Callable[..., FilesSource], tmp_path: Path):
+    path = tmp_path / "bars.csv"
+    path.write_text(BARS.write_csv().replace("21.5", "21;5"))
+    with pytest.raises(InputError, match=r"expected high as a number in .*, found 1 rows, first session=2013-03-01 symbol=B .*high=21;5"):
+        source(path).bars(*EVER)
+    path.write_text(BARS.write_csv().replace("2013-03-01", "03/01/2013"))
+    with pytest.raises(InputError, match=r"expected session as yyyy-mm-dd in .*, found 2 rows"):
+        source(path).bars(*EVER)
+
+
+def test_symbols_that_look_like_values_stay_symbols_in_csv(source: Callable[..., FilesSource], tmp_path: Path):
+    BARS.with_columns(symbol=pl.col("symbol").replace({"A": "TRUE", "B": "NAN"})).write_csv(tmp_path / "bars.csv")
+    assert set(source(tmp_path / "bars.csv").bars(*EVER)["symbol"]) == {"TRUE", "NAN"}
+
+
+def test_a_folder_is_all_its_files(source: Callable[..., FilesSource], tmp_path: Path):
+    (tmp_path / "bars").mkdir()
+    BARS.head(2).write_parquet(tmp_path / "bars" / "1.parquet")
+    BARS.tail(2).write_csv(tmp_path / "bars" / "2.csv")
+    assert_frame_equal(source(tmp_path / "bars").bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
+
+
+def test_actions_of_symbols_outside_the_universe_are_left_out(source: Callable[..., FilesSource]):
+    assert source(universe=["A"]).actions(*EVER)["symbol"].to_list() == ["A"]
+
+
+def test_without_actions_there_are_none(source: Callable[..., FilesSource]):
+    assert source(actions=None).actions(*EVER).is_empty()
+
+
+def test_a_misprinted_future_date_does_not_move_the_end(source: Callable[..., FilesSource]):
+    made = source(changed(session=date(2031, 3, 3)), bad_rows=BadRows.QUARANTINE)
+    assert made.last_session(datetime(2024, 1, 1, tzinfo=UTC)) == FRIDAY
+
+
+def test_files_are_read_once(source: Callable[..., FilesSource], tmp_path: Path):
+    made = source()
+    before = made.bars(*EVER)
+    (tmp_path / "bars.parquet").unlink()
+    assert_frame_equal(made.bars(*EVER), before)

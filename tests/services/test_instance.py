@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orchestration import launcher
+from orchestration.instance import settle
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAGSTER_HOME", launcher.prepare_environment(tmp_path)["DAGSTER_HOME"])
+    with dg.DagsterInstance.get() as made:
+        yield made
+
+
+def started_run(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:
+    @dg.job
+    def daily() -> None: ...
+
+    run = instance.create_run_for_job(daily, tags=tags)
+    event = dg.DagsterEvent(event_type_value=dg.DagsterEventType.PIPELINE_START.value, job_name="daily", message="started")
+    instance.report_dagster_event(event, run_id=run.run_id)
+    return run.run_id
+
+
+def test_a_run_that_died_with_its_server_fails_and_one_of_the_command_line_goes_on(instance: dg.DagsterInstance) -> None:
+    lost = started_run(instance, {".dagster/grpc_info": '{"host": "localhost", "socket": "gone"}'})
+    alive = started_run(instance, {})
+    assert settle(instance) == [lost]
+    assert instance.get_run_by_id(lost).status is dg.DagsterRunStatus.FAILURE
+    assert instance.get_run_by_id(alive).status is dg.DagsterRunStatus.STARTED
+    assert settle(instance) == []
+
+
+def test_the_shipped_instance_settings_are_understood_by_dagster(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    assert instance.run_retries_max_retries == 1
+    assert instance.run_monitoring_enabled
+    assert not instance.telemetry_enabled
+    assert not instance.nux_enabled
+    assert Path(instance.storage_directory()).is_relative_to(tmp_path / "dagster")

@@ -1,0 +1,177 @@
+"""A replay and a book kept day by day in a ledger are the same book."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapters.clock import FixedClock
+from adapters.ledger import open_ledger
+from quant.errors import SequenceError
+from quant.ledger.book import BookState
+from quant.ports import Ledger
+from quant.trading.desk import Desk
+from quant.trading.market import SessionMarket
+from quant.trading.orders import Execution, Order, OrderEvent
+from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
+from quant.trading.replay import replay
+from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
+
+
+def ledger_at(folder: Path) -> Ledger:
+    return open_ledger(f"sqlite:///{folder / 'ledger.sqlite'}", FixedClock(KNOWN))
+
+
+def desk_of(folder: Path, days: list[SessionMarket]) -> Desk:
+    return Desk(
+        book="paper",
+        first_session=days[0].session,
+        deposit=DEPOSIT,
+        rules=RULES,
+        calendar=CALENDAR,
+        ledger=ledger_at(folder),
+        broker=exchange(days),
+    )
+
+
+def decide(desk: Desk, day: SessionMarket, targets: pl.DataFrame):
+    rows = targets.filter(pl.col("session") == day.session)
+    return desk.decide(day, rows, decision_at=decided(day), model_version="m", table_versions={})
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_days_in_a_ledger_and_one_replay_give_identical_rows(tmp_path: Path, seed: int):
+    days = markets(seed, sessions=15)
+    targets = random_targets(seed, days, book="paper")
+    whole = replay(book="paper", markets=days, targets=targets, broker=exchange(days), rules=RULES, deposit=DEPOSIT, decision_at=decided)
+    parts: dict[str, list[pl.DataFrame]] = {name: [] for name in whole}
+    for day in days:
+        desk = desk_of(tmp_path, days)  # a new process each day, as far as state goes
+        done = desk.settle(day)
+        parts["fills"].append(fill_rows([x for x in done.outcomes if isinstance(x, Execution)]))
+        parts["positions"].append(position_rows("paper", day.session, desk.state(day.session)))
+        parts["daily_pnl"].append(pnl_rows("paper", day.session, done.pnl))
+        parts["daily_nav"].append(nav_rows("paper", day.session, done, decided(day)))
+        parts["orders"].append(order_rows(decide(desk, day, targets)))
+    for name, rows in whole.items():
+        daily = pl.concat(parts[name])
+        keys = [c for c in ("session", "symbol", "leg") if c in rows.columns]
+        assert daily.sort(keys).equals(rows.sort(keys)), name
+
+
+def test_a_session_run_again_changes_nothing(tmp_path: Path):
+    days = markets(5, sessions=6, split_every=0)
+    targets = random_targets(5, days, book="paper")
+    desk = desk_of(tmp_path, days)
+    for day in days:
+        decide(desk, day, targets)
+    before = desk.ledger.entries("paper"), desk.ledger.orders("paper")
+    for day in reversed(days):
+        desk.settle(day)
+        decide(desk, day, random_targets(99, days, book="paper"))  # other scores: the decided session keeps its orders
+    assert (desk.ledger.entries("paper"), desk.ledger.orders("paper")) == before
+
+
+def test_a_session_is_refused_before_the_one_it_builds_on(tmp_path: Path):
+    days = markets(5, sessions=3)
+    with pytest.raises(SequenceError, match="backfill"):
+        desk_of(tmp_path, days).settle(days[1])
+
+
+@given(cut=st.integers(0, 14), seed=st.integers(0, 50))
+def test_a_prefix_of_the_replay_does_not_depend_on_what_follows(cut: int, seed: int):
+    days = markets(seed, sessions=15)
+    targets = random_targets(seed, days)
+
+    def run(some: list[SessionMarket]) -> pl.DataFrame:
+        made = replay(
+            book="backtest", markets=some, targets=targets, broker=exchange(some), rules=RULES, deposit=DEPOSIT, decision_at=decided
+        )
+        return made["daily_nav"]
+
+    assert run(days)[: cut + 1].equals(run(days[: cut + 1]))
+
+
+class _PowerCutError(Exception):
+    """The process dies here."""
+
+
+class _Cut:
+    """A ledger or broker that dies before or after its n-th writing call."""
+
+    def __init__(self, inner: object, fuse: list[int]) -> None:
+        self._inner, self._fuse = inner, fuse
+
+    def __getattr__(self, name: str):
+        call = getattr(self._inner, name)
+        if name not in ("post", "intend", "advance", "record_decision", "record", "submit"):
+            return call
+
+        def cut(*args: object):
+            self._burn()
+            done = call(*args)
+            self._burn()
+            return done
+
+        return cut
+
+    def _burn(self) -> None:
+        self._fuse[0] -= 1
+        if self._fuse[0] == 0:
+            raise _PowerCutError
+
+
+class _Counting:
+    """A broker that remembers what it was sent."""
+
+    def __init__(self, inner: object) -> None:
+        self.sent: list[str] = []
+        self._inner = inner
+
+    def submit(self, order: Order) -> OrderEvent:
+        self.sent.append(order.client_order_id)
+        return OrderEvent.ACCEPT
+
+    def outcomes(self, session, orders):
+        return self._inner.outcomes(session, orders)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.chaos])])
+def test_a_day_killed_at_any_write_and_run_again_ends_in_the_same_book(tmp_path: Path, step: int):
+    days = markets(7, sessions=3, split_every=0.2)
+    targets = random_targets(7, days, book="paper")
+    reference = desk_of(tmp_path, days)
+    for day in days:
+        decide(reference, day, targets)
+    wanted = BookState().after(reference.ledger.entries("paper")), reference.ledger.orders("paper")
+    for fuse in range(1, 400, step):
+        folder = tmp_path / str(fuse)
+        folder.mkdir()
+        broker, burning, cuts = _Counting(exchange(days)), [fuse], 0
+        for day in days:
+            for _ in range(3):
+                desk = Desk(
+                    book="paper",
+                    first_session=days[0].session,
+                    deposit=DEPOSIT,
+                    rules=RULES,
+                    calendar=CALENDAR,
+                    ledger=_Cut(ledger_at(folder), burning),  # type: ignore[arg-type]
+                    broker=_Cut(broker, burning),  # type: ignore[arg-type]
+                )
+                try:
+                    decide(desk, day, targets)
+                    break
+                except _PowerCutError:
+                    cuts += 1
+        ledger = ledger_at(folder)
+        assert (BookState().after(ledger.entries("paper")), ledger.orders("paper")) == wanted
+        submitted = {o.client_order_id for o in wanted[1] if o.denial is None}
+        assert set(broker.sent) == submitted
+        if cuts == 0:
+            return
+    pytest.fail("the fuse outlived every write: the test cut nothing")
