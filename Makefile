@@ -29,7 +29,7 @@ test-all: $(INSTALLED) ## Every test
 check: $(INSTALLED) ## Lint, format, types, import contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
-	@$(BIN)/pyright
+	@$(BIN)/pyright --project pyproject.toml
 	@$(BIN)/lint-imports
 
 format: $(INSTALLED) ## Fix what ruff can fix
@@ -67,7 +67,7 @@ clean: ## Stop the server, remove everything generated; data/ stays unless make 
 	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 ifeq ($(origin DATA) $(DATA),command line 1)
-	@find data -mindepth 1 ! -path data/README.md -delete
+	@if [ -d data ]; then find data -mindepth 1 ! -path data/README.md -delete; fi
 endif
 
 .PHONY: help demo test test-all check format lock calendar docs start stop status logs clean

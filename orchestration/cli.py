@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -47,10 +48,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except InputError as error:
-        err.print(f"[bold red]wrong input:[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]wrong input:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except AftercloseError as error:
-        err.print(f"[bold red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -184,7 +185,9 @@ def start(port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000) -> 
     from orchestration.settings import data_root, load_settings
 
     load_settings()
-    out.print(launcher.start(data_root(), port), soft_wrap=True)
+    with err.status("starting the UI and the daemon (about 15 s)"):
+        told = launcher.start(data_root(), port)
+    out.print(told, soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -13,15 +13,13 @@ from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
 from assets import features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
+from orchestration.schedules import after_close
 from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
-
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
@@ -113,7 +111,7 @@ def resources(chain: Chain, root: Path) -> dict[str, object]:
     def lake(context: dg.InitResourceContext) -> Lake:
         from adapters.lake import open_lake
 
-        return open_lake(root, run_id=context.run_id or "")
+        return open_lake(root, run_id=context.run.run_id if context.run else "")
 
     @dg.resource(description="SQLite ledger under the data root.")
     def ledger() -> Ledger:
@@ -145,7 +143,13 @@ def resources(chain: Chain, root: Path) -> dict[str, object]:
 
 def build_definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions:
     """The code location of one profile and one data root."""
-    from orchestration.schedules import after_close
+    with warnings.catch_warnings():
+        # Partitioned checks are in preview; without their partitions a check would load every session.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return _definitions(settings, root, clock)
+
+
+def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions:
 
     calendar = exchange_calendar(settings.calendar.exchange)
     source = bar_source(settings, calendar)
@@ -181,7 +185,6 @@ def build_definitions(settings: Settings, root: Path, clock: Clock) -> dg.Defini
     daily = dg.define_asset_job(
         "daily",
         selection=dg.AssetSelection.groups("market", "paper") | dg.AssetSelection.assets("performance_report", outputs.warehouse),
-        partitions_def=sessions,
         tags={"lane": "daily"},
         description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
     )

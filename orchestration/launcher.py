@@ -9,9 +9,11 @@ import http.client
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -50,6 +52,7 @@ class Server:
 
     token: str
     port: int
+    folder: str  # of its sockets: paths of Unix sockets are short by law (104 bytes), so not under the data root
 
     @property
     def url(self) -> str:
@@ -90,12 +93,12 @@ def start(data_root: Path, port: int = 3000) -> str:
     environment = prepare_environment(data_root)
     home = Path(environment["DAGSTER_HOME"])
     with _alone(home):
-        running = _running(home)
-        if running is not None and _answer(running) is not None:
-            return f"Already running at {running.url} since {_since(home)}: {_problem(running) or _WELL}."
-        if running is not None:
-            _end(running, home)
-        server = Server(token=uuid.uuid4().hex, port=_free_port(port))
+        last = _recorded(home)
+        if last is not None and _processes(last) and _answer(last) is not None:
+            return f"Already running at {last.url} since {_since(home)}: {_problem(last) or _WELL}."
+        if last is not None:
+            _end(last, home)
+        server = Server(token=uuid.uuid4().hex, port=_free_port(port), folder=tempfile.mkdtemp(prefix="afterclose-"))
         _spawn(server, home, environment)
         try:
             _wait_until_ready(server, home)
@@ -122,10 +125,7 @@ def status(data_root: Path) -> str:
     server = _running(home)
     if server is None:
         return "Not running; `make start` starts it."
-    megabytes = sum(process.memory_info().rss for process in _processes(server)) / 1e6
-    return (
-        f"Running at {server.url} since {_since(home)}, {megabytes:.0f} MB: {_problem(server) or 'page, definitions and daemon are well'}."
-    )
+    return f"Running at {server.url} since {_since(home)}: {_problem(server) or _WELL}."
 
 
 def address(data_root: Path) -> str | None:
@@ -185,7 +185,7 @@ def _spawn(server: Server, home: Path, environment: dict[str, str]) -> None:
     record.replace(home / "server.json")
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestration.supervisor", HOST, str(server.port)],
+            [sys.executable, "-m", "orchestration.supervisor", HOST, str(server.port), server.folder],
             cwd=REPOSITORY,
             env={**os.environ, **environment, _TOKEN: server.token},
             stdin=subprocess.DEVNULL,
@@ -262,6 +262,7 @@ def _end(server: Server, home: Path) -> bool:
     if left := _processes(server):
         found_ids = ", ".join(str(process.pid) for process in left)
         raise ServerError(expected("no process left", found=found_ids, where=server.url, do="end them by hand"))
+    shutil.rmtree(server.folder, ignore_errors=True)
     (home / "server.json").unlink(missing_ok=True)
     return found
 

@@ -1,14 +1,13 @@
 """The server's first process: runs code server, UI and daemon, and ends all of them when one ends.
 
-Three of Dagster's own programs instead of ``dg dev``: this is how Dagster is deployed, it is ready sooner and takes less memory
-(docs/decisions has the figures). UI and daemon share one code server, so "Reload definitions" reaches the daemon, too.
+Three of Dagster's own programs instead of ``dg dev``: this is how Dagster is deployed, it is ready in 10 s instead of 14 s and takes
+460 MB instead of 580 MB (two cores). UI and daemon share one code server, so "Reload definitions" reaches the daemon, too.
 """
 
 import json
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,28 +16,26 @@ _CODE_SERVER_SECONDS = 80.0
 _END_SECONDS = 15.0
 
 
-def main(host: str, port: str) -> int:
-    """Run until a child ends (1) or a signal comes (0)."""
+def main(host: str, port: str, folder: str) -> int:
+    """Run until a child ends (1) or a signal comes (0). ``folder`` takes the code server's socket."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
+    code, workspace = Path(folder) / "code.sock", Path(folder) / "workspace.yaml"
+    workspace.write_text(json.dumps({"load_from": [{"grpc_server": {"socket": str(code), "location_name": LOCATION}}]}))
+    target = ["--module-name", MODULE, "--working-directory", ".", "--location-name", LOCATION]
     children: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="afterclose-") as folder:
-        try:
-            # Unix socket paths are short by law (104 bytes): not under the data root.
-            code, workspace = Path(folder) / "code.sock", Path(folder) / "workspace.yaml"
-            workspace.write_text(json.dumps({"load_from": [{"grpc_server": {"socket": str(code), "location_name": LOCATION}}]}))
-            target = ["--module-name", MODULE, "--working-directory", ".", "--location-name", LOCATION]
-            children.append(_program("dagster", "code-server", "start", "--socket", str(code), *target, "--inject-env-vars-from-instance"))
-            # A fresh SQLite home must be made by one process: two of them race, and one dies.
-            subprocess.run([sys.executable, "-m", "orchestration.instance"], check=True)
-            _wait_for(code, children[0])
-            children.append(_program("dagster-webserver", "--host", host, "--port", port, "--workspace", str(workspace)))
-            children.append(_program("dagster-daemon", "run", "--workspace", str(workspace)))
-            while all(child.poll() is None for child in children):
-                time.sleep(0.5)
-            return 1
-        finally:
-            _end(children)
+    try:
+        children.append(_program("dagster", "code-server", "start", "--socket", str(code), *target, "--inject-env-vars-from-instance"))
+        # A fresh SQLite home must be made by one process: two of them race, and one dies.
+        subprocess.run([sys.executable, "-m", "orchestration.instance"], check=True)
+        _wait_for(code, children[0])
+        children.append(_program("dagster-webserver", "--host", host, "--port", port, "--workspace", str(workspace)))
+        children.append(_program("dagster-daemon", "run", "--workspace", str(workspace)))
+        while all(child.poll() is None for child in children):
+            time.sleep(0.5)
+        return 1
+    finally:
+        _end(children)
 
 
 def _program(name: str, *arguments: str) -> "subprocess.Popen[bytes]":

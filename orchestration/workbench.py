@@ -231,7 +231,7 @@ def query_warehouse(query: str) -> pl.DataFrame:
         raise InputError(expected("a warehouse", found="no file", where=str(path), do="run `afterclose demo`"))
     with duckdb.connect(str(path), read_only=True) as connection:
         try:
-            result = pl.from_arrow(connection.execute(query).to_arrow_table())
+            result = pl.from_arrow(connection.sql(query).to_arrow_table())
             return result if isinstance(result, pl.DataFrame) else result.to_frame()
         except duckdb.Error as error:
             raise InputError(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import date
 
 
-_LARGEST_AMOUNT = Decimal(10) ** 12  # beyond it, micro-dollars overflow 64 bits
+_LARGEST_AMOUNT = Decimal(10) ** 15  # far beyond any book; larger ones are bugs
 
 
 class EntryKind(StrEnum):

@@ -119,7 +119,7 @@ def digests(content: pl.DataFrame, *, source: str) -> pl.Series:
     written = content.select(pl.concat_str(_written(name) for name in texts)).to_series()
     begun = {text: head + text.encode() for text in written.unique()}
     values = _packed(content.drop(texts))
-    rows = (hashlib.sha256(begun[text] + value).hexdigest() for text, value in zip(written, values, strict=True))
+    rows = (hashlib.sha256(begun[text] + value).hexdigest() for text, value in zip(written.to_list(), values, strict=True))
     return pl.Series("digest", rows, dtype=pl.String)
 
 
@@ -140,5 +140,7 @@ def _packed(values: pl.DataFrame) -> Iterator[bytes]:
 
 def _bits(column: pl.Series) -> NDArray[np.int64]:
     if column.dtype.is_float():
-        return (column.cast(pl.Float64).fill_null(0.0).fill_nan(float("nan")) + 0.0).to_numpy().view(np.int64)
+        numbers = column.cast(pl.Float64).fill_null(0.0).to_numpy() + 0.0  # -0.0 + 0.0 is 0.0
+        numbers[np.isnan(numbers)] = np.nan
+        return numbers.view(np.int64)
     return column.to_physical().cast(pl.Int64).fill_null(0).to_numpy()

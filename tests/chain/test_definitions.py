@@ -10,7 +10,7 @@ import pytest
 
 from adapters.clock import FixedClock
 from assets.chain import Chain
-from orchestration.definitions import build_definitions, resources
+from orchestration.definitions import build_definitions
 from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
 from quant.errors import InputError
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
@@ -41,7 +41,7 @@ def test_every_resource_serves_its_port(defs: dg.Definitions):
     assert isinstance(chain.source, BarSource)
     assert isinstance(chain.clock, Clock)
     assert isinstance(chain.broker(lambda session: None), Broker)  # type: ignore[arg-type, return-value]
-    assert set(ports) | {"chain"} == set(resources.__annotations__ and defs.resources)
+    assert set(ports) | {"chain"} == set(defs.resources)
 
 
 def test_partitions_are_the_exchange_sessions_up_to_the_end_of_a_finite_source(defs: dg.Definitions):

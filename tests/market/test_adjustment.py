@@ -147,6 +147,12 @@ def test_seen_from_a_session_its_own_row_is_raw_and_later_ones_are_not_there():
     assert seen.columns == ["session", "symbol", "open", "high", "low", "close", "volume", "vwap"]
 
 
+def test_an_older_close_of_a_session_in_the_rows_is_not_used():
+    stale = accepted({0: 100.0, 1: 40.0}).select("session", "symbol", "close")
+    rows = adjusted_bars(accepted({1: 80.0}), actions((1, "dividend", 20.0)), EX_DATE, indices_from=stale)
+    assert rows["total_index"].to_list() == [100 / 80]
+
+
 def test_no_rows_give_no_rows():
     assert adjusted_bars(accepted({0: 1.0}).clear(), actions((1, "split", 2.0)), EX_DATE).is_empty()
 

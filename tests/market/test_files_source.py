@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -37,13 +37,17 @@ ROW_B_FRIDAY = (pl.col("symbol") == "B") & (pl.col("session") == FRIDAY)
 def source(tmp_path: Path) -> Callable[..., FilesSource]:
     """Makes a source of two frames (or of files already there)."""
 
-    def make(bars: pl.DataFrame | Path = BARS, actions: pl.DataFrame | None = ACTIONS, **settings: object) -> FilesSource:
+    def make(bars: pl.DataFrame | Path = BARS, actions: pl.DataFrame | None = ACTIONS, **settings: Any) -> FilesSource:
         if isinstance(bars, pl.DataFrame):
             bars.write_parquet(tmp_path / "bars.parquet")
             bars = tmp_path / "bars.parquet"
         if actions is not None:
             actions.write_parquet(tmp_path / "actions.parquet")
-        facts = {"convention": AdjustmentConvention.EX_DATE_CLOSE, "publish_delay_minutes": 15, "calendar": exchange_calendar()}
+        facts: dict[str, Any] = {
+            "convention": AdjustmentConvention.EX_DATE_CLOSE,
+            "publish_delay_minutes": 15,
+            "calendar": exchange_calendar(),
+        }
         return FilesSource(bars=bars, actions=None if actions is None else tmp_path / "actions.parquet", **facts | settings)
 
     return make

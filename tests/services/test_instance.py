@@ -30,8 +30,8 @@ def test_a_run_that_died_with_its_server_fails_and_one_of_the_command_line_goes_
     lost = started_run(instance, {".dagster/grpc_info": '{"host": "localhost", "socket": "gone"}'})
     alive = started_run(instance, {})
     assert settle(instance) == [lost]
-    assert instance.get_run_by_id(lost).status is dg.DagsterRunStatus.FAILURE
-    assert instance.get_run_by_id(alive).status is dg.DagsterRunStatus.STARTED
+    states = {run.run_id: run.status for run in instance.get_runs()}
+    assert states == {lost: dg.DagsterRunStatus.FAILURE, alive: dg.DagsterRunStatus.STARTED}
     assert settle(instance) == []
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -61,7 +62,8 @@ def test_a_relative_profile_reaches_the_server_as_an_absolute_path(tmp_path: Pat
 
 def test_a_record_of_a_server_that_is_gone_ends_nothing(tmp_path: Path) -> None:
     launcher.prepare_environment(tmp_path)
-    (tmp_path / "dagster" / "server.json").write_text('{"token": "gone", "port": 3000}', encoding="utf-8")
+    record = {"token": "gone", "port": 3000, "folder": str(tmp_path / "sockets")}
+    (tmp_path / "dagster" / "server.json").write_text(json.dumps(record), encoding="utf-8")
     assert launcher.status(tmp_path).startswith("Not running")
     assert launcher.stop(tmp_path) == "Not running."
 
@@ -116,9 +118,12 @@ def test_definitions_that_do_not_load_are_told_and_leave_nothing_running(tmp_pat
     profile = tmp_path / "broken.toml"
     profile.write_text("[source\n", encoding="utf-8")
     monkeypatch.setenv("AFTERCLOSE_PROFILE", str(profile))
-    with pytest.raises(launcher.ServerError, match=r"definitions do not load(?s:.*)broken\.toml"):
-        launcher.start(tmp_path, free_port())
-    assert processes_of(tmp_path) == []
+    try:
+        with pytest.raises(launcher.ServerError, match=r"definitions do not load(?s:.*)broken\.toml"):
+            launcher.start(tmp_path, free_port())
+        assert processes_of(tmp_path) == []
+    finally:
+        launcher.stop(tmp_path)
 
 
 @pytest.mark.services

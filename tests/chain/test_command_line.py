@@ -1,0 +1,217 @@
+"""The command line as people use it: exit codes, messages that say what to do, and a job that can be killed and run again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from adapters.lake import open_lake
+from adapters.sources.sample import SampleSource
+from quant.tables import TABLES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROFILE = """
+name = "test"
+[source]
+kind = "sample"
+[calendar]
+start = 2010-01-04
+paper_start = 2013-02-25
+end = 2013-02-28
+[model]
+train_years = 1
+rounds = 10
+early_stopping_rounds = 5
+[backtest]
+start = 2013-01-02
+"""
+
+
+def environment(root: Path, **more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(("AFTERCLOSE", "DAGSTER_HOME"))}
+    return {**kept, "AFTERCLOSE_DATA": str(root), "COLUMNS": "200", "NO_COLOR": "1", **more}
+
+
+def afterclose(root: Path, *words: str, profile: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    chosen = ["--profile", str(profile)] if profile else []
+    command = [sys.executable, "-m", "orchestration.cli", *chosen, *words]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment(root, **more), capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a good profile on files, from which each case spoils one thing."""
+    made = tmp_path_factory.mktemp("inputs")
+    source, last = SampleSource(), date(2010, 3, 31)
+    source.bars(date(2010, 1, 4), last).drop("vwap").write_csv(made / "bars.csv")
+    source.actions(date(2010, 1, 4), last).write_csv(made / "actions.csv")
+    (made / "empty").mkdir()
+    return made
+
+
+FILES = """
+name = "files"
+[source]
+kind = "files"
+universe = {universe}
+[source.files]
+bars = "{bars}"
+actions = "actions.csv"
+convention = "ex_date_close"
+absent = ["vwap"]
+[calendar]
+start = 2010-01-04
+paper_start = {paper_start}
+"""
+
+
+def spoilt(
+    folder: Path, name: str, *, bars: str | None = None, universe: str = '"all"', paper_start: str = "2010-03-01", more: str = ""
+) -> Path:
+    if bars is not None:
+        (folder / f"{name}.csv").write_text(bars)
+    chosen = f"{name}.csv" if bars is not None else "bars.csv"
+    profile = folder / f"{name}.toml"
+    profile.write_text(FILES.format(universe=universe, bars=chosen, paper_start=paper_start) + more)
+    return profile
+
+
+def lines(folder: Path) -> list[str]:
+    return (folder / "bars.csv").read_text().splitlines()
+
+
+def swapped(folder: Path, column: str, value: str) -> str:
+    head, first, *rest = lines(folder)
+    cells = dict(zip(head.split(","), first.split(","), strict=True)) | {column: value}
+    return "\n".join([head, ",".join(cells.values()), *rest])
+
+
+@pytest.mark.parametrize(
+    ("case", "expected", "found"),
+    [
+        ("missing column", "close", "close"),
+        ("wrong dtype", "open", "abc"),
+        ("duplicate keys", "symbol", "2010-01-04"),
+        ("negative price", "low", "-1"),
+        ("no session", "session", "2010-01-09"),
+        ("unknown symbol", "NOPE", "AAPL"),
+        ("empty folder", "empty", "none"),
+        ("unknown setting", "known setting", "gros"),
+        ("setting out of range", "gross_exposure_ratio", "-1"),
+        ("misspelt variable", "AFTERCLOSE_DATA", "AFTERCLOSE_DAAT"),
+        ("unknown profile", "profile", "no such file"),
+    ],
+)
+def test_bad_input_gives_one_clear_message_exit_code_2_and_writes_nothing(
+    folder: Path, tmp_path: Path, case: str, expected: str, found: str
+):
+    name, head = case.replace(" ", "-"), lines(folder)[0]
+    more: dict[str, str] = {}
+    if case == "missing column":
+        profile = spoilt(folder, name, bars="\n".join(lines(folder)).replace(head, head.replace("close", "klose")))
+    elif case == "wrong dtype":
+        profile = spoilt(folder, name, bars=swapped(folder, "open", "abc"))
+    elif case == "duplicate keys":
+        profile = spoilt(folder, name, bars="\n".join([*lines(folder), lines(folder)[1]]))
+    elif case == "negative price":
+        profile = spoilt(folder, name, bars=swapped(folder, "low", "-1"))
+    elif case == "no session":
+        profile = spoilt(folder, name, bars=swapped(folder, "session", "2010-01-09"))
+    elif case == "unknown symbol":
+        profile = spoilt(folder, name, universe='["AAPL", "NOPE"]')
+    elif case == "empty folder":
+        profile = spoilt(folder, name)
+        profile.write_text(profile.read_text().replace('"bars.csv"', '"empty"'))
+    elif case == "unknown setting":
+        profile = spoilt(folder, name, more="[portfolio]\ngros = 1.0\n")
+    elif case == "setting out of range":
+        profile = spoilt(folder, name, more="[portfolio]\ngross_exposure_ratio = -1\n")
+    elif case == "misspelt variable":
+        profile, more = spoilt(folder, name), {"AFTERCLOSE_DAAT": "x"}
+    else:
+        profile = folder / "nowhere.toml"
+    root = tmp_path / "root"
+    done = afterclose(root, "history", profile=profile, **more)
+    message = done.stderr.replace("\n", " ")
+    assert done.returncode == 2, done.stderr
+    assert "wrong input: expected" in message
+    assert "found" in message
+    assert expected in message
+    assert found in message
+    assert "Traceback" not in message
+    assert not (root / "lake").exists()
+    assert not (root / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["paper-run", "--session", "2013-02-18"], "2013-02-18"),
+        (["paper-run", "--session", "yesterday"], "YYYY-MM-DD"),
+        (["paper-run", "--session", "2013-03-01"], "2013-02-28"),
+        (["paper-run"], "afterclose history"),
+        (["backfill", "--from", "2013-02-26", "--to", "2013-02-25"], "swap them"),
+        (["sql", "select 1"], "afterclose demo"),
+        (["report"], "afterclose demo"),
+    ],
+)
+def test_a_wrong_question_is_answered_with_what_to_do(tmp_path: Path, words: list[str], message: str):
+    profile = tmp_path / "p.toml"
+    profile.write_text(PROFILE)
+    done = afterclose(tmp_path / "root", *words, profile=profile)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr.replace("\n", " ")
+
+
+def test_every_command_explains_itself():
+    done = afterclose(Path("unused"), "--help")
+    assert done.returncode == 0
+    for command in ("demo", "history", "paper-run", "backfill", "status", "report", "sql", "start", "stop"):
+        assert command in done.stdout
+
+
+def filled(root: Path, profile: Path) -> dict[str, str]:
+    lake = open_lake(root)
+    del profile
+    return {table: lake.digest(table) for table in TABLES}
+
+
+@pytest.mark.slow
+@pytest.mark.chaos
+@pytest.mark.smoke
+def test_a_job_killed_at_any_moment_and_run_again_converges_to_the_same_tables_and_orders(tmp_path: Path):
+    from adapters.clock import SystemClock
+    from adapters.ledger import open_ledger
+
+    profile = tmp_path / "p.toml"
+    profile.write_text(PROFILE)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = afterclose(whole, "demo", profile=profile)
+    assert done.returncode == 0, done.stderr
+    kills = 0
+    for seconds in (8, 12, 9, 7):
+        command = [sys.executable, "-m", "orchestration.cli", "--profile", str(profile), "demo"]
+        with subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            deadline = time.monotonic() + seconds
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+    last = afterclose(broken, "demo", profile=profile)
+    assert last.returncode == 0, last.stderr
+    assert kills > 0
+    assert filled(broken, profile) == filled(whole, profile)
+    books = [open_ledger(f"sqlite:///{root / 'ledger.sqlite'}", SystemClock()) for root in (whole, broken)]
+    assert books[0].entries("paper") == books[1].entries("paper")
+    assert books[0].orders("paper") == books[1].orders("paper")

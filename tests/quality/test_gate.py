@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from datetime import date, timedelta
+from itertools import product
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from pydantic import ValidationError
+
+from quant.calendar import exchange_calendar
+from quant.errors import ContractError
+from quant.market.contracts import checked
+from quant.quality.gate import GateResult, gate, stopped_sessions
+from quant.quality.rule import GateSettings
+from quant.tables import TABLES
+from tests.quality.rows import Row, bar, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+XNYS = exchange_calendar()
+THU, FRI = "2013-02-28", "2013-03-01"
+THURSDAY, FRIDAY = date(2013, 2, 28), date(2013, 3, 1)
+NO_CONTEXT = raw().select("session", "symbol")
+FIVE = "ABCDE"
+
+
+def judged(
+    rows: pl.DataFrame,
+    first: date = THURSDAY,
+    last: date = FRIDAY,
+    *,
+    context: pl.DataFrame = NO_CONTEXT,
+    thresholds: GateSettings = GateSettings(),  # noqa: B008
+    absent: frozenset[str] = frozenset(),
+    last_closed: date = FRIDAY,
+) -> GateResult:
+    return gate(
+        rows,
+        first=first,
+        last=last,
+        context=context,
+        calendar=XNYS,
+        settings=thresholds,
+        absent=absent,
+        last_closed_session=last_closed,
+    )
+
+
+def rows_of(*, symbols: str = FIVE, **changed: dict[str, float | None]) -> pl.DataFrame:
+    """Thursday and Friday of the symbols; ``changed``: symbol -> changes to its Friday."""
+    return raw(*(bar(day, symbol, **(changed.get(symbol, {}) if day == FRI else {})) for day, symbol in product((THU, FRI), symbols)))
+
+
+def accepted_on_friday(result: GateResult) -> list[str]:
+    return result.accepted.filter(pl.col("session") == FRIDAY)["symbol"].to_list()
+
+
+def test_the_three_results_are_the_tables():
+    result = judged(rows_of(A={"low": -1.0}))
+    checked(result.findings, TABLES["bar_findings"])
+    checked(result.accepted, TABLES["accepted_bars"])
+    checked(result.quarantined, TABLES["quarantined_bars"])
+
+
+def test_a_negative_price_is_quarantined_and_the_rest_of_the_session_flows():
+    result = judged(rows_of(B={"low": -9.0}))
+    assert accepted_on_friday(result) == ["A", "C", "D", "E"]
+    assert result.quarantined.select("session", "symbol", "row", "low", "rules").rows() == [(FRIDAY, "B", 0, -9.0, "r05_prices_positive")]
+    assert result.findings["severity"].to_list() == ["block"]
+    assert result.accepted.filter(pl.col("session") == THURSDAY).height == 5
+
+
+def test_all_rows_of_a_duplicate_key_are_quarantined_with_their_numbers():
+    rows = pl.concat([rows_of(), raw(*[bar(FRI, "C", close=close) for close in (10.1, 10.2)]).with_columns(digest=pl.col("digest") + "x")])
+    result = judged(rows)
+    assert result.quarantined.select("symbol", "row", "close").rows() == [("C", 0, 10.1), ("C", 1, 10.2), ("C", 2, 10.5)]
+    assert accepted_on_friday(result) == ["A", "B", "D", "E"]
+
+
+def test_a_row_names_every_rule_that_fired():
+    result = judged(rows_of(A={"low": -9.0, "volume": -1.0}))
+    assert result.quarantined["rules"].item() == "r05_prices_positive,r06_volume_not_negative"
+
+
+def test_a_missing_bar_has_a_finding_but_no_row():
+    rows = rows_of().filter(~((pl.col("symbol") == "A") & (pl.col("session") == FRIDAY)))
+    result = judged(rows)
+    assert result.quarantined.is_empty()
+    assert result.findings.select("session", "symbol", "rule").rows() == [(FRIDAY, "A", "r09_missing_session")]
+
+
+def test_two_of_five_bad_symbols_are_a_feed_fault_and_the_whole_session_stops():
+    result = judged(rows_of(A={"low": -9.0}, B={"volume": -1.0}))
+    assert stopped_sessions(result.findings) == [FRIDAY]
+    assert accepted_on_friday(result) == []
+    assert result.accepted.filter(pl.col("session") == THURSDAY).height == 5
+    assert result.quarantined.select("symbol", "rules").rows() == [
+        ("A", "r05_prices_positive,r21_feed_fault"),
+        ("B", "r06_volume_not_negative,r21_feed_fault"),
+        *((symbol, "r21_feed_fault") for symbol in "CDE"),
+    ]
+
+
+@pytest.mark.parametrize("symbols", ["AB", "ABC", "ABCD", "ABCDE"])
+def test_one_bad_symbol_is_no_feed_fault_however_few_there_are(symbols: str):
+    assert stopped_sessions(judged(rows_of(symbols=symbols, A={"low": -9.0})).findings) == []
+
+
+def test_exactly_a_fifth_is_no_feed_fault_and_more_is():
+    ten = "ABCDEFGHIJ"
+    assert stopped_sessions(judged(rows_of(symbols=ten, A={"low": -9.0}, B={"low": -9.0})).findings) == []
+    assert stopped_sessions(judged(rows_of(symbols=ten, A={"low": -9.0}, B={"low": -9.0}, C={"low": -9.0})).findings) == [FRIDAY]
+
+
+def test_missing_symbols_count_towards_a_feed_fault():
+    rows = rows_of(A={"low": -9.0}).filter(~((pl.col("symbol") == "B") & (pl.col("session") == FRIDAY)))
+    assert stopped_sessions(judged(rows).findings) == [FRIDAY]
+
+
+def test_a_session_without_any_row_is_a_feed_fault():
+    result = judged(rows_of().filter(pl.col("session") == THURSDAY))
+    assert stopped_sessions(result.findings) == [FRIDAY]
+    assert result.findings.filter(pl.col("severity") == "stop")["observed"].item() == "5 of 5 blocked (100.0 %)"
+
+
+def test_thresholds_are_settings():
+    strict = GateSettings(feed_fault_ratio=0.0, feed_fault_min_symbols=1)
+    assert stopped_sessions(judged(rows_of(A={"low": -9.0}), thresholds=strict).findings) == [FRIDAY]
+    rows = rows_of().filter(~((pl.col("symbol") == "A") & (pl.col("session") == FRIDAY)))
+    context = raw(bar("2013-02-27", "Z")).select("session", "symbol")
+    assert set(judged(rows, context=context).findings["symbol"]) == {"A", "Z", "*"}
+    assert judged(rows, FRIDAY, context=context, thresholds=GateSettings(active_sessions=1)).findings.is_empty()
+
+
+@pytest.mark.parametrize("wrong", [{"feed_fault_ratio": 1.5}, {"active_sessions": 0}, {"feed_fault_min_symbols": 0}, {"typo": 1}])
+def test_a_setting_out_of_range_or_unknown_is_refused(wrong: dict[str, float]):
+    with pytest.raises(ValidationError):
+        GateSettings.model_validate(wrong)
+
+
+def test_an_all_null_column_stops_the_session_unless_it_is_declared_absent():
+    rows = rows_of().with_columns(vwap=pl.lit(None, pl.Float64))
+    assert stopped_sessions(judged(rows).findings) == [THURSDAY, FRIDAY]
+    flows = judged(rows, absent=frozenset({"vwap"}))
+    assert flows.findings.is_empty()
+    assert flows.accepted.height == 10
+    assert stopped_sessions(judged(rows_of().with_columns(close=pl.lit(None, pl.Float64))).findings) == [THURSDAY, FRIDAY]
+
+
+def test_a_wrong_type_is_refused_by_the_contract():
+    with pytest.raises(ContractError, match="expected volume of type Float64 in raw_bars, found Int64"):
+        judged(rows_of().with_columns(pl.col("volume").cast(pl.Int64)))
+
+
+def test_days_outside_the_range_are_not_judged():
+    result = judged(rows_of(A={"low": -9.0}), FRIDAY, context=rows_of().select("session", "symbol"))
+    assert result.accepted["session"].unique().to_list() == [FRIDAY]
+    assert result.findings.height == 1
+
+
+def test_context_of_the_sessions_judged_does_not_hide_a_missing_bar():
+    rows = rows_of().filter(~((pl.col("symbol") == "A") & (pl.col("session") == FRIDAY)))
+    assert judged(rows, context=rows_of().select("session", "symbol")).findings["symbol"].to_list() == ["A"]
+
+
+def test_stray_rows_on_a_day_without_a_session_do_not_count_as_a_feed_fault():
+    weekend = raw(*(bar("2013-03-02", symbol) for symbol in FIVE)).with_columns(digest=pl.col("digest") + "x")
+    result = judged(pl.concat([rows_of(), weekend]), last=date(2013, 3, 3))
+    assert stopped_sessions(result.findings) == []
+    assert result.quarantined.height == 5
+    assert result.accepted.height == 10
+
+
+# Faults on a small market of ten sessions around a weekend and a holiday (2013-02-18).
+DAYS = XNYS.sessions(date(2013, 2, 14), date(2013, 2, 28))
+CLOSED = DAYS[-2]
+faults: dict[str, Callable[[Row], list[Row]]] = {
+    "missing": lambda row: [],
+    "doubled": lambda row: [row, {**row, "close": 10.4}],
+    "negative": lambda row: [{**row, "low": -1.0}],
+    "null": lambda row: [{**row, "open": None}],
+    "nan": lambda row: [{**row, "high": float("nan")}],
+    "crossed": lambda row: [{**row, "high": 1.0}],
+    "weekend": lambda row: [{**row, "session": date(2013, 2, 17)}],
+    "holiday": lambda row: [row, {**row, "session": date(2013, 2, 18), "volume": -5.0}],
+    "gone": lambda row: [row],
+}
+cells = st.tuples(st.integers(0, len(DAYS) - 1), st.sampled_from(FIVE))
+
+
+@settings(max_examples=12)
+@given(
+    at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    listed=st.dictionaries(st.sampled_from(FIVE), st.integers(0, 6)),
+    delisted=st.dictionaries(st.sampled_from(FIVE), st.integers(3, 9)),
+)
+def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
+    at: dict[tuple[int, str], str], listed: dict[str, int], delisted: dict[str, int]
+):
+    rows = raw(
+        *(
+            row
+            for n, symbol in product(range(len(DAYS)), FIVE)
+            if listed.get(symbol, 0) <= n <= delisted.get(symbol, 99)
+            for row in faults[at.get((n, symbol), "gone")](bar(str(DAYS[n]), symbol))
+        )
+    )
+    whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED)
+    starts = [DAYS[0], *(day + timedelta(days=1) for day in DAYS[:-1])]
+    received = rows.select("session", "symbol")
+    parts = [judged(rows, first, last, context=received, last_closed=CLOSED) for first, last in zip(starts, DAYS, strict=True)]
+    for table in ("findings", "accepted", "quarantined"):
+        assert_frame_equal(pl.concat([getattr(part, table) for part in parts]), getattr(whole, table), check_exact=True)
+    assert whole.accepted.height + whole.quarantined.height == rows.height
