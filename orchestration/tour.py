@@ -100,8 +100,8 @@ The feature row that was scored has digest `{score["feature_digest"]}`.
 At the close the book holds {position.get("quantity", 0):,.0f} {symbol}, marked at {position.get("mark", 0):,.2f} USD: {position.get("weight", 0):+.2%} of net asset value.
 Its result of the session: prices {pnl.get("price_pnl", 0):,.2f}, dividends {pnl.get("dividends", 0):,.2f}, commissions {-pnl.get("commissions", 0):,.2f}, borrow {-pnl.get("borrow", 0):,.2f} USD.
 
-The whole book, to the cent: {nav["opening_nav"]:,.2f} opening + {nav["price_pnl"]:,.2f} prices + {nav["dividends"]:,.2f} dividends + {nav["cash_in_lieu"]:,.2f} cash in lieu
-- {nav["commissions"]:,.2f} commissions - {nav["borrow"]:,.2f} borrow + {nav["external_flows"]:,.2f} flows = {nav["closing_nav"]:,.2f} USD closing.
+The whole book, to the cent: {nav["opening_nav"]:,.2f} opening + {nav["price_pnl"]:,.2f} prices + {nav["dividends"]:,.2f} dividends + {nav["cash_in_lieu"]:,.2f} cash in lieu - {nav["commissions"]:,.2f} commissions
+less {nav["borrow"]:,.2f} borrow + {nav["external_flows"]:,.2f} flows = {nav["closing_nav"]:,.2f} USD closing.
 
 ## 8. Weight: target_weights
 
