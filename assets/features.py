@@ -31,11 +31,14 @@ def _history_instant(chain: Chain) -> datetime:
 
 
 @dg.asset(group_name="research", deps=[market_history], kinds={"numpy", "deltalake"})
-def feature_history(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+def feature_history(
+    context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+) -> dg.MaterializeResult:
     """Qlib's 158 columns for every session before the paper start."""
     rows, nulls = 0, 0
     # Year by year: the width of 158 columns, not their number of rows, is what fills the memory. The values are the same.
     for first, last in calendar_years(chain.start, chain.history_last):
+        context.log.info(f"{first.year}")
         made = compute_features(chain, lake, first, last, _history_instant(chain))
         rows, nulls = rows + made.height, nulls + sum(made.null_count().row(0))
     return dg.MaterializeResult(metadata={**table_metadata(lake, "alpha158", rows), "nulls_a_row": nulls / max(rows, 1)})

@@ -72,9 +72,8 @@ def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datet
     return result
 
 
-def known_actions(chain: Chain, lake: Lake, known_by: datetime) -> pl.DataFrame:
+def known_actions(lake: Lake, known_by: datetime) -> pl.DataFrame:
     """The newest version of every corporate action known by an instant."""
-    del chain
     return actions_as_of(lake.read("corporate_actions"), known_by)
 
 
@@ -85,7 +84,7 @@ def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: dateti
     """
     closes = lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"])
     accepted = lake.read("accepted_bars", first=first, last=last)
-    return adjusted_rows(accepted, known_actions(chain, lake, known_by), chain.source.facts.convention, indices_from=closes)
+    return adjusted_rows(accepted, known_actions(lake, known_by), chain.source.facts.convention, indices_from=closes)
 
 
 def worst(findings: pl.DataFrame) -> dg.MetadataValue:

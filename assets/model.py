@@ -105,11 +105,12 @@ def walk_forward(
     ics: list[IcSummary | None] = []
     planned = folds(chain, chain.paper_start)
     for number, fold in enumerate(planned, start=1):
+        context.log.info(f"fold {number} of {len(planned)}: {fold.year}")
         trained.append(train(chain, lake, fold))
         tested = lake.read("alpha158", first=fold.test_first, last=min(fold.test_last, chain.history_last))
         parts.append(chain.strategy.score(trained[-1].model, tested))
         ics.append(fold_ic(lake, parts[-1]))
-        context.log.info(f"fold {number} of {len(planned)}: {fold.year}, {trained[-1].rounds} rounds, {ic_metrics(ics[-1])}")
+        context.log.info(f"{fold.year}: {trained[-1].rounds} rounds, {ic_metrics(ics[-1])}")
     dropped = ", ".join(trained[-1].dropped)
     if dropped:
         context.log.info(f"dropped from training, because the source declares their bar column absent: {dropped}")

@@ -1,7 +1,8 @@
 """The paper book's session (fills, positions, P&L, weights, orders) and the backtest that replays the same decisions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
+from functools import cache
 
 import dagster as dg
 import polars as pl
@@ -20,12 +21,13 @@ PINNED_TABLES = ("raw_bars", "corporate_actions", "accepted_bars", "adjusted_bar
 
 
 def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:
-    """The market of a session as known at its decision."""
+    """The market of a session as known at its decision; asked twice, it is made once."""
 
+    @cache
     def market_of(session: date) -> SessionMarket:
         known_by = chain.decision_instant(lake, ledger, session)
         window = adjusted(chain, lake, chain.back(session, LIQUIDITY_SESSIONS), session, known_by)
-        return next(session_markets(window, known_actions(chain, lake, known_by), [session], chain.calendar))
+        return next(session_markets(window, known_actions(lake, known_by), [session], chain.calendar))
 
     return market_of
 
@@ -52,7 +54,15 @@ def backtest(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], 
     delay = chain.source.facts.publish_delay_minutes
     known_by = chain.calendar.publish_at(last, delay)
     window = adjusted(chain, lake, chain.back(first, LIQUIDITY_SESSIONS), last, known_by)
-    markets = {m.session: m for m in session_markets(window, known_actions(chain, lake, known_by), sessions, chain.calendar)}
+    actions = known_actions(lake, known_by)
+    today: dict[date, SessionMarket] = {}  # the exchange is asked for the session at hand only: one market at a time is in memory
+
+    def markets() -> Iterator[SessionMarket]:
+        for market in session_markets(window, actions, sessions, chain.calendar):
+            today.clear()
+            today[market.session] = market
+            yield market
+
     targets = weight_rows(lake.read("scores", first=first, last=last), book=book, settings=chain.portfolio)
 
     def decided(market: SessionMarket) -> datetime:
@@ -60,9 +70,9 @@ def backtest(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], 
 
     tables = replay(
         book=book,
-        markets=markets.values(),
+        markets=markets(),
         targets=targets,
-        broker=chain.exchange(markets.__getitem__),
+        broker=chain.exchange(today.__getitem__),
         rules=chain.rules,
         deposit=chain.deposit,
         decision_at=decided,

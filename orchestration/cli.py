@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 out = Console(soft_wrap=False)
 err = Console(stderr=True)
+_LABEL_WIDTH = 46
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 
@@ -65,7 +66,7 @@ def parse_session(text: str, where: str) -> date:
 
 def bars() -> Progress:
     """The one look of progress bars."""
-    columns = (TextColumn("{task.description:<46}"), BarColumn(bar_width=36), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn(f"{{task.description:<{_LABEL_WIDTH}}}"), BarColumn(bar_width=36), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err)
 
 
@@ -226,9 +227,10 @@ def _history(bench: "Workbench") -> None:
         progress.update(task, description="history")
 
 
-def _stepper(progress: Progress, task: object, label: str) -> Callable[[str, bool], None]:
-    def watch(step: str, done: bool) -> None:
-        progress.update(task, description=f"{label}: {step}", advance=1 if done else 0)  # type: ignore[arg-type]
+def _stepper(progress: Progress, task: object, label: str) -> Callable[[str, bool, str], None]:
+    def watch(step: str, done: bool, note: str) -> None:
+        said = f"{label}: {step}" + (f", {note}" if note else "")
+        progress.update(task, description=said[:_LABEL_WIDTH], advance=1 if done else 0)  # type: ignore[arg-type]
 
     return watch
 
@@ -239,7 +241,7 @@ def _sessions(bench: "Workbench", sessions: list[date]) -> None:
     with bars() as progress:
         task = progress.add_task("daily sessions", total=len(sessions))
 
-        def watch(session: date, step: str, _done: bool) -> None:
+        def watch(session: date, step: str) -> None:
             progress.update(task, description=f"session {session}: {step}")
 
         for session, failed in run_sessions(bench.defs, bench.instance, sessions, watch):

@@ -8,9 +8,10 @@ from datetime import date
 import dagster as dg
 from dagster._core.utils import make_new_run_id
 
+from orchestration.instance import process_tags
 from quant.errors import AftercloseError
 
-Watcher = Callable[[str, bool], None]  # (asset or step, done)
+Watcher = Callable[[str, bool, str], None]  # (step, done, what the step says of its progress)
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -33,7 +34,7 @@ def run_job(defs: dg.Definitions, instance: dg.DagsterInstance, job: str, *, par
     run_id = make_new_run_id()
     with _watched(instance, run_id, watch):
         result = definition.execute_in_process(
-            instance=instance, partition_key=partition, run_id=run_id, raise_on_error=False, run_config=_QUIET
+            instance=instance, partition_key=partition, run_id=run_id, raise_on_error=False, run_config=_QUIET, tags=process_tags()
         )
     failed = [
         FailedCheck(asset=e.asset_key.to_user_string(), check=e.check_name, severity=e.severity.value)
@@ -46,13 +47,13 @@ def run_job(defs: dg.Definitions, instance: dg.DagsterInstance, job: str, *, par
 
 
 def run_sessions(
-    defs: dg.Definitions, instance: dg.DagsterInstance, sessions: Sequence[date], watch: Callable[[date, str, bool], None]
+    defs: dg.Definitions, instance: dg.DagsterInstance, sessions: Sequence[date], watch: Callable[[date, str], None]
 ) -> Iterator[tuple[date, list[FailedCheck]]]:
     """The daily job for each session in order; the first failure ends the loop."""
     for session in sessions:
 
-        def watch_session(step: str, done: bool, session: date = session) -> None:
-            watch(session, step, done)
+        def watch_session(step: str, _done: bool, _note: str, session: date = session) -> None:
+            watch(session, step)
 
         yield session, run_job(defs, instance, "daily", partition=session.isoformat(), watch=watch_session)
 
@@ -67,7 +68,9 @@ def _watched(instance: dg.DagsterInstance, run_id: str, watch: Watcher) -> Itera
     def on_event(entry: dg.EventLogEntry) -> None:
         event = entry.dagster_event
         if event is not None and event.step_key and (event.is_step_start or event.is_step_success):
-            watch(event.step_key, event.is_step_success)
+            watch(event.step_key, event.is_step_success, "")
+        elif event is None and entry.step_key:
+            watch(entry.step_key, False, entry.user_message)  # noqa: FBT003
 
     instance.add_event_listener(run_id, on_event)
     yield

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import dagster as dg
 
 from assets.chain import Chain
+from orchestration.instance import fail_lost
 
 CATCH_UP_SESSIONS = 10
 _UNDER_WAY_OR_FAILED = [
@@ -34,6 +35,7 @@ def after_close(daily: object, sessions: dg.PartitionsDefinition, chain: Chain, 
         description="Runs the daily job for every session that is over and not done yet, in order.",
     )
     def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        fail_lost(context.instance)  # a run that was killed would keep the lane shut
         now = context.scheduled_execution_time.astimezone(UTC)
         done = context.instance.get_materialized_partitions(dg.AssetKey("performance_report"))
         due = due_sessions(sessions, set(done), now)

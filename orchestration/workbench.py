@@ -52,9 +52,11 @@ class Workbench:
         from adapters.clock import SystemClock
         from adapters.lake import open_lake
         from orchestration import definitions
+        from orchestration.instance import fail_lost
 
         source = definitions.bar_source(settings, definitions.exchange_calendar(settings.calendar.exchange))
         with dg.DagsterInstance.get() as instance:
+            fail_lost(instance)
             yield cls(
                 root=root,
                 settings=settings,

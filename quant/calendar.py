@@ -69,11 +69,17 @@ class ExchangeCalendar:
 
     def on_or_after(self, day: date) -> date:
         """The first session not before ``day``."""
-        return self.days[bisect_left(self.days, day)]
+        return self.days[bisect_left(self.days, self._covered(day))]
 
     def on_or_before(self, day: date) -> date:
         """The last session not after ``day``."""
-        return self.days[bisect_right(self.days, day) - 1]
+        return self.days[bisect_right(self.days, self._covered(day)) - 1]
+
+    def _covered(self, day: date) -> date:
+        if not self.days[0] <= day <= self.days[-1]:
+            span = f"a date from {self.days[0]} to {self.days[-1]}"
+            raise InputError(expected(span, found=day, where=f"calendar {self.name}", do="run `make calendar` with another range"))
+        return day
 
     def open_at(self, session: date) -> datetime:
         """UTC instant of the opening auction."""

@@ -8,6 +8,7 @@ import pytest
 
 from adapters.freeze_calendar import frozen_xnys
 from quant.calendar import exchange_calendar
+from quant.errors import InputError
 
 
 @pytest.mark.filterwarnings("ignore:Series.values returning an ndarray that drops timezone")  # exchange_calendars on pandas 3.1
@@ -40,3 +41,13 @@ def test_a_year_has_as_many_sessions_as_the_exchange_says() -> None:
     calendar = exchange_calendar()
     counted = {year: len(calendar.sessions(date(year, 1, 1), date(year, 12, 31))) for year in (2001, 2012, 2020, 2021)}
     assert counted == {2001: 248, 2012: 250, 2020: 253, 2021: 252}
+
+
+@pytest.mark.parametrize("day", [date(1989, 12, 29), date(2036, 1, 2)])
+def test_a_day_beyond_the_frozen_years_is_refused_instead_of_answered_with_the_nearest_session(day: date) -> None:
+    calendar = exchange_calendar()
+    for ask in (calendar.on_or_before, calendar.on_or_after):
+        with pytest.raises(InputError, match="1990-01-02 to 2035-12-31"):
+            ask(day)
+    with pytest.raises(InputError, match="make calendar"):
+        calendar.shift(date(2035, 12, 31), 1)

@@ -77,12 +77,12 @@ class Root:
     def history(self) -> list[FailedCheck]:
         from orchestration.runs import run_job
 
-        return run_job(self.defs, self.instance, "history", partition=None, watch=lambda step, done: None)
+        return run_job(self.defs, self.instance, "history", partition=None, watch=lambda step, done, note: None)
 
     def days(self, sessions: Sequence[date]) -> dict[date, list[FailedCheck]]:
         from orchestration.runs import run_sessions
 
-        return dict(run_sessions(self.defs, self.instance, sessions, lambda session, step, done: None))
+        return dict(run_sessions(self.defs, self.instance, sessions, lambda session, step: None))
 
     def table(self, name: str) -> pl.DataFrame:
         return self.lake.read(name)

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,11 +75,18 @@ paper_start = {paper_start}
 
 
 def spoilt(
-    folder: Path, name: str, *, bars: str | None = None, universe: str = '"all"', paper_start: str = "2010-03-01", more: str = ""
+    folder: Path,
+    name: str,
+    *,
+    bars: str | None = None,
+    file: str = "bars.csv",
+    universe: str = '"all"',
+    paper_start: str = "2010-03-01",
+    more: str = "",
 ) -> Path:
+    chosen = file if bars is None else f"{name}.csv"
     if bars is not None:
-        (folder / f"{name}.csv").write_text(bars)
-    chosen = f"{name}.csv" if bars is not None else "bars.csv"
+        (folder / chosen).write_text(bars)
     profile = folder / f"{name}.toml"
     profile.write_text(FILES.format(universe=universe, bars=chosen, paper_start=paper_start) + more)
     return profile
@@ -93,52 +102,35 @@ def swapped(folder: Path, column: str, value: str) -> str:
     return "\n".join([head, ",".join(cells.values()), *rest])
 
 
+def renamed(folder: Path) -> str:
+    head, *rest = lines(folder)
+    return "\n".join([head.replace("close", "klose"), *rest])
+
+
 @pytest.mark.parametrize(
-    ("case", "expected", "found"),
+    ("case", "spoil", "expected", "found"),
     [
-        ("missing column", "close", "close"),
-        ("wrong dtype", "open", "abc"),
-        ("duplicate keys", "symbol", "2010-01-04"),
-        ("negative price", "low", "-1"),
-        ("no session", "session", "2010-01-09"),
-        ("unknown symbol", "NOPE", "AAPL"),
-        ("empty folder", "empty", "none"),
-        ("unknown setting", "known setting", "gros"),
-        ("setting out of range", "gross_exposure_ratio", "-1"),
-        ("misspelt variable", "AFTERCLOSE_DATA", "AFTERCLOSE_DAAT"),
-        ("unknown profile", "profile", "no such file"),
+        ("missing column", lambda f: {"bars": renamed(f)}, "close", "close"),
+        ("wrong dtype", lambda f: {"bars": swapped(f, "open", "abc")}, "open", "abc"),
+        ("duplicate keys", lambda f: {"bars": "\n".join([*lines(f), lines(f)[1]])}, "symbol", "2010-01-04"),
+        ("negative price", lambda f: {"bars": swapped(f, "low", "-1")}, "low", "-1"),
+        ("no session", lambda f: {"bars": swapped(f, "session", "2010-01-09")}, "session", "2010-01-09"),
+        ("unknown symbol", lambda f: {"universe": '["AAPL", "NOPE"]'}, "NOPE", "AAPL"),
+        ("empty folder", lambda f: {"file": "empty"}, "empty", "none"),
+        ("unknown setting", lambda f: {"more": "[portfolio]\ngros = 1.0\n"}, "known setting", "gros"),
+        ("out of range", lambda f: {"more": "[portfolio]\ngross_exposure_ratio = -1\n"}, "gross_exposure_ratio", "-1"),
+        ("misspelt variable", lambda f: {"variables": {"AFTERCLOSE_DAAT": "x"}}, "AFTERCLOSE_DATA", "AFTERCLOSE_DAAT"),
+        ("unknown profile", lambda f: {"profile": f / "nowhere.toml"}, "profile", "no such file"),
     ],
 )
 def test_bad_input_gives_one_clear_message_exit_code_2_and_writes_nothing(
-    folder: Path, tmp_path: Path, case: str, expected: str, found: str
+    folder: Path, tmp_path: Path, case: str, spoil: Callable[[Path], dict[str, Any]], expected: str, found: str
 ):
-    name, head = case.replace(" ", "-"), lines(folder)[0]
-    more: dict[str, str] = {}
-    if case == "missing column":
-        profile = spoilt(folder, name, bars="\n".join(lines(folder)).replace(head, head.replace("close", "klose")))
-    elif case == "wrong dtype":
-        profile = spoilt(folder, name, bars=swapped(folder, "open", "abc"))
-    elif case == "duplicate keys":
-        profile = spoilt(folder, name, bars="\n".join([*lines(folder), lines(folder)[1]]))
-    elif case == "negative price":
-        profile = spoilt(folder, name, bars=swapped(folder, "low", "-1"))
-    elif case == "no session":
-        profile = spoilt(folder, name, bars=swapped(folder, "session", "2010-01-09"))
-    elif case == "unknown symbol":
-        profile = spoilt(folder, name, universe='["AAPL", "NOPE"]')
-    elif case == "empty folder":
-        profile = spoilt(folder, name)
-        profile.write_text(profile.read_text().replace('"bars.csv"', '"empty"'))
-    elif case == "unknown setting":
-        profile = spoilt(folder, name, more="[portfolio]\ngros = 1.0\n")
-    elif case == "setting out of range":
-        profile = spoilt(folder, name, more="[portfolio]\ngross_exposure_ratio = -1\n")
-    elif case == "misspelt variable":
-        profile, more = spoilt(folder, name), {"AFTERCLOSE_DAAT": "x"}
-    else:
-        profile = folder / "nowhere.toml"
+    spoilt_by = spoil(folder)
+    variables = spoilt_by.pop("variables", {})
+    profile = spoilt_by.pop("profile", None) or spoilt(folder, case.replace(" ", "-"), **spoilt_by)
     root = tmp_path / "root"
-    done = afterclose(root, "history", profile=profile, **more)
+    done = afterclose(root, "history", profile=profile, **variables)
     message = done.stderr.replace("\n", " ")
     assert done.returncode == 2, done.stderr
     assert "wrong input: expected" in message
@@ -177,10 +169,24 @@ def test_every_command_explains_itself():
         assert command in done.stdout
 
 
-def filled(root: Path, profile: Path) -> dict[str, str]:
+def digests(root: Path) -> dict[str, str]:
     lake = open_lake(root)
-    del profile
     return {table: lake.digest(table) for table in TABLES}
+
+
+def commits(root: Path, table: str) -> int:
+    return len(list((root / "lake" / table / "_delta_log").glob("*.json")))
+
+
+def kill_demo_after(root: Path, profile: Path, table: str, more: int) -> None:
+    """Run `afterclose demo` and kill it, without warning, once it has committed ``table`` ``more`` times."""
+    command = [sys.executable, "-m", "orchestration.cli", "--profile", str(profile), "demo"]
+    before = commits(root, table)
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while commits(root, table) < before + more:
+            assert process.poll() is None, f"ended before it was killed after {more} more commits of {table}"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -195,23 +201,13 @@ def test_a_job_killed_at_any_moment_and_run_again_converges_to_the_same_tables_a
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = afterclose(whole, "demo", profile=profile)
     assert done.returncode == 0, done.stderr
-    kills = 0
-    for seconds in (8, 12, 9, 7):
-        command = [sys.executable, "-m", "orchestration.cli", "--profile", str(profile), "demo"]
-        with subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment(broken), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as process:
-            deadline = time.monotonic() + seconds
-            while process.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.05)
-            if process.poll() is not None:
-                break
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+    kill_demo_after(broken, profile, "alpha158", 2)  # amid the history's features
+    kill_demo_after(broken, profile, "scores", 1)  # trained, not yet registered
+    kill_demo_after(broken, profile, "fills", 2)  # the backtest's, then the first session's: booked, not yet decided
+    kill_demo_after(broken, profile, "orders", 1)  # decided and sent, not yet reported
     last = afterclose(broken, "demo", profile=profile)
     assert last.returncode == 0, last.stderr
-    assert kills > 0
-    assert filled(broken, profile) == filled(whole, profile)
+    assert digests(broken) == digests(whole)
     books = [open_ledger(f"sqlite:///{root / 'ledger.sqlite'}", SystemClock()) for root in (whole, broken)]
     assert books[0].entries("paper") == books[1].entries("paper")
     assert books[0].orders("paper") == books[1].orders("paper")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
@@ -16,6 +17,7 @@ from quant.errors import InputError
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
 from tests.chain.conftest import settings_of
 
+NEW_YORK = ZoneInfo("America/New_York")
 LATER = FixedClock(datetime(2020, 1, 1, tzinfo=UTC))
 SETTINGS = settings_of(paper_start="2013-02-01", end="2013-03-01")
 
@@ -53,9 +55,9 @@ def test_partitions_are_the_exchange_sessions_up_to_the_end_of_a_finite_source(d
 
 
 def test_the_partition_of_a_friday_exists_on_friday_evening_in_new_york(defs: dg.Definitions):
-    before, after = (datetime(2013, 2, 8, hour, minute, tzinfo=UTC) for hour, minute in ((23, 59), (23, 59)))
-    assert "2013-02-08" not in sessions(defs).get_partition_keys(current_time=before)
-    assert "2013-02-08" in sessions(defs).get_partition_keys(current_time=after + timedelta(minutes=76))  # 20:15 New York
+    afternoon, evening = (datetime(2013, 2, 8, *at, tzinfo=NEW_YORK) for at in ((18, 59), (20, 15)))
+    assert "2013-02-08" not in sessions(defs).get_partition_keys(current_time=afternoon.astimezone(UTC))
+    assert "2013-02-08" in sessions(defs).get_partition_keys(current_time=evening.astimezone(UTC))
 
 
 def test_missed_sessions_are_due_in_order_and_at_most_ten_at_a_time(defs: dg.Definitions):
