@@ -1,15 +1,15 @@
 # Every target can be run twice. `make` alone lists them.
 #
-# Needs bash, Python 3.11 or 3.12 and a package index. Everything else comes from requirements.lock and goes into .venv.
+# Needs bash, Python 3.11 or newer and a package index. Everything else comes from requirements.lock and goes into .venv.
 SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
-# The first supported interpreter; `make PYTHON=/path/to/python3.12 TARGET` chooses another one.
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+SUPPORTED := import sys; sys.exit(not sys.version_info >= (3, 11))
+# The first supported interpreter; `make PYTHON=/path/to/python3.13 TARGET` chooses another one.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 # More arguments for pytest: `make test ARGS="-k ledger"`.
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
@@ -45,6 +45,9 @@ lock: | $(BIN)/python ## Bring requirements.lock up to pyproject.toml; make lock
 calendar: $(INSTALLED) ## Freeze the exchange calendar into quant/xnys.json
 	@$(BIN)/python -m adapters.freeze_calendar
 
+factors: $(INSTALLED) ## Freeze the expressions of pyqlib's Alpha158 into quant/factors/library
+	@$(BIN)/python -m adapters.freeze_factors
+
 docs: $(INSTALLED) ## Remake the reference pages, and the tour from the demo's data root
 	@$(BIN)/python -m orchestration.reference
 	@$(BIN)/python -m orchestration.tour
@@ -70,7 +73,7 @@ ifeq ($(origin DATA) $(DATA),command line 1)
 	@if [ -d data ]; then find data -mindepth 1 ! -path data/README.md -delete; fi
 endif
 
-.PHONY: help demo test test-all check format lock calendar docs start stop status logs clean
+.PHONY: help demo test test-all check format lock calendar factors docs start stop status logs clean
 
 # The environment. The stamp is newer than what it was made from, so a second call costs nothing.
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
@@ -82,7 +85,7 @@ $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(SUPPORTED)'; then \
-	  echo "expected Python 3.11 or 3.12, found $$($(or $(PYTHON),python3) --version 2>&1); install one and name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; fi
+	  echo "expected Python 3.11 or newer, found $$($(or $(PYTHON),python3) --version 2>&1); install one and name it: make PYTHON=/path/to/python3.13 ..." >&2; exit 1; fi
 	@"$(PYTHON)" -m venv --clear .venv || { \
 	  echo "expected $(PYTHON) to make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf .venv; exit 1; }
 
