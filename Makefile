@@ -81,6 +81,8 @@ $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
 	@if $(INSTALL_UV) && $(UV_PIP) sync --python $(BIN)/python $(HASHED) requirements.lock && $(UV_PIP) install --python $(BIN)/python $(EDITABLE); then :; else \
 	  echo "uv could not; installing with pip, which takes longer" >&2; \
 	  $(PIP) install $(HASHED) -r requirements.lock && $(PIP) install $(EDITABLE); fi
+	@$(BIN)/python -c 'import lightgbm' 2>.venv/lightgbm.log || { tail -n 1 .venv/lightgbm.log >&2; \
+	  echo "LightGBM needs the OpenMP runtime of the system: apt-get install libgomp1 (Debian, Ubuntu), dnf install libgomp, brew install libomp; then run make again" >&2; exit 1; }
 	@touch $@
 
 $(BIN)/python:
