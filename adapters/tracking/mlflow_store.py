@@ -128,13 +128,17 @@ class MlflowModelStore:
         return found
 
     def _artifact(self, registered: ModelVersion, name: str) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            return Path(self._client.download_artifacts(str(registered.run_id), name, folder)).read_bytes()
+        # Not by MLflow's address of it, which is absolute: a data root can be moved or copied.
+        return (self._root / "mlruns" / registered.name / str(registered.run_id) / "artifacts" / name).read_bytes()
 
     def _experiment(self, strategy: str) -> str:
         found = self._client.get_experiment_by_name(strategy)
         location = (self._root / "mlruns" / strategy).as_uri()
-        return found.experiment_id if found else self._client.create_experiment(strategy, artifact_location=location)
+        if found and found.artifact_location == location:
+            return found.experiment_id
+        if found:  # made before the data root was moved: it would write to the old place
+            self._client.rename_experiment(found.experiment_id, f"{strategy}, until it was moved here ({found.experiment_id})")
+        return self._client.create_experiment(strategy, artifact_location=location)
 
     def _finished_run(self, model: TrainedModel, record: TrainingRecord) -> str | None:
         """Id of the complete run of this content, if an earlier call got that far; incomplete ones are deleted."""

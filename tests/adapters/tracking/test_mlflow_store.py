@@ -170,3 +170,17 @@ def test_a_text_that_was_changed_on_disk_is_refused(first: FirstUse, trained: tu
     file.write_text(model.text.replace("tree", "twig"))
     with pytest.raises(InputError, match="expected SHA-256"):
         store.load(STRATEGY, "changed")
+
+
+def test_a_data_root_that_was_moved_keeps_its_models_and_trains_new_ones_at_its_new_place(
+    trained: tuple[TrainedModel, TrainingRecord], tmp_path: Path
+) -> None:
+    model, record = trained
+    newer = replace(model, version="trained-after-the-move")
+    MlflowModelStore(tmp_path / "old").register(model, record)
+    moved = MlflowModelStore((tmp_path / "old").rename(tmp_path / "new"))
+    assert moved.load(STRATEGY, model.version) == model
+    moved.register(newer, record)
+    moved.crown(STRATEGY, newer.version)
+    assert moved.load(STRATEGY, newer.version) == newer
+    assert not (tmp_path / "old").exists()
