@@ -37,6 +37,8 @@ def _under_way(instance: dg.DagsterInstance, tag: str) -> list[dg.DagsterRun]:
 def _fail(instance: dg.DagsterInstance, runs: list[dg.DagsterRun], why: str) -> list[str]:
     for run in runs:
         instance.report_run_failed(run, why)
+        # A step that was killed in a pool still holds its place there: the next run would wait for it for good.
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return [run.run_id for run in runs]
 
 

@@ -48,6 +48,16 @@ def test_a_run_of_the_command_line_fails_once_its_process_is_gone_and_those_of_o
     assert under_way == {alive, served}
 
 
+def test_a_run_that_died_in_a_pool_gives_its_place_back(instance: dg.DagsterInstance) -> None:
+    slots = instance.event_log_storage
+    lost = started_run(instance, {next(iter(process_tags())): "1@0.00"})
+    slots.set_concurrency_slots("broker", 1)
+    assert slots.claim_concurrency_slot("broker", lost, "orders").is_claimed
+    assert not slots.claim_concurrency_slot("broker", "another", "orders").is_claimed
+    assert fail_lost(instance) == [lost]
+    assert slots.claim_concurrency_slot("broker", "another", "orders").is_claimed
+
+
 def test_the_shipped_instance_settings_are_understood_by_dagster(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     assert instance.run_retries_max_retries == 1
     assert instance.run_monitoring_enabled
