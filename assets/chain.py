@@ -1,5 +1,6 @@
 """What every link of the chain is given: source, calendar, strategy, the book's rules. Bound in orchestration/definitions.py."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -8,8 +9,9 @@ from decimal import Decimal
 import dagster as dg
 
 from quant.calendar import ExchangeCalendar
+from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
-from quant.ports import BarSource, Broker, Clock, Lake, Ledger
+from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
 from quant.quality.gate import GateSettings
 from quant.trading.desk import Desk
 from quant.trading.market import SessionMarket
@@ -18,6 +20,8 @@ from strategies.alpha_baseline.strategy import AlphaBaseline
 
 Metadata = dict[str, str | int | float | dg.MetadataValue]
 MarketOf = Callable[[date], SessionMarket]
+LATE_ACTION_SESSIONS = 10
+"""For so many sessions after its ex-date an action is asked for again, and booked late if it was not known in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +59,76 @@ class Chain:
         """First day that belongs to a session's delivery: rows dated on days without trading go with the session after them."""
         return self.calendar.previous(session) + timedelta(days=1)
 
+    def publish_at(self, session: date) -> datetime:
+        """When the source is expected to have a session's bars."""
+        return self.calendar.publish_at(session, self.source.facts.publish_delay_minutes)
+
     def back(self, session: date, by: int) -> date:
         """``by`` sessions earlier, not before the start of the history."""
         days = self.calendar.sessions(self.start, session)
         return days[max(len(days) - 1 - by, 0)] if days else self.start
 
+    @property
+    def rules_digest(self) -> str:
+        """Names the settings that decide what a book does with a session: gate, portfolio, costs, limits, convention."""
+        parts = (self.gate, self.portfolio, self.rules.costs, self.rules.risk, self.rules.convention)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def begun(self, ledger: Ledger, session: date) -> SessionStart | None:
+        """How the paper book began the session, if it did; InputError if that was under other rules: what is booked cannot be redone."""
+        start = ledger.begun(self.paper_book, through=session)
+        if start is None or start.session != session:
+            return None
+        if start.rules != self.rules_digest:
+            where = f"session {session} of book {self.paper_book}"
+            do = "put them back to run this session again; later sessions take the new ones"
+            what = "the [gate], [portfolio], [costs] and [risk] settings that the session was booked under"
+            raise InputError(expected(what, found="others", where=where, do=do))
+        return start
+
+    def begin(self, lake: Lake, ledger: Ledger, session: date) -> SessionStart:
+        """Fix what the session may know, before anything of it is booked; the first one fixes the history's instant, too."""
+
+        def start(of: date, at: datetime) -> SessionStart:
+            return ledger.begin(SessionStart(book=self.paper_book, session=of, decision_at=at, rules=self.rules_digest))
+
+        if ledger.begun(self.paper_book) is None:
+            start(self.history_last, self.history_instant(lake, ledger))
+        return start(session, self.decision_instant(lake, ledger, session))
+
     def decision_instant(self, lake: Lake, ledger: Ledger, session: date) -> datetime:
-        """When a session's decision is or was made: the stored instant, else the expected publish time or a later delivery."""
-        stored = ledger.decision(self.paper_book, session)
-        if stored is not None:
-            return stored.decision_at
-        expected = self.calendar.publish_at(session, self.source.facts.publish_delay_minutes)
-        delivered = lake.read("raw_bars", first=session, last=session, columns=["known_at"]).get_column("known_at").max()
-        return max(expected, delivered) if isinstance(delivered, datetime) else expected
+        """Up to when a session may know things: the stored instant; else its expected publish time, or the delivery of what it needs or
+        the instant of an earlier session if that came later.
+        """
+        if session <= self.history_last:
+            return self.history_instant(lake, ledger)
+        started = self.begun(ledger, session)
+        if started is not None:
+            return started.decision_at
+        before = ledger.begun(self.paper_book, through=session)
+        earlier = before.decision_at if before else self.history_instant(lake, ledger)
+        return max(earlier, self._complete_at(lake, self.day_after_previous(session), session))
+
+    def history_instant(self, lake: Lake, ledger: Ledger) -> datetime:
+        """Up to when the history may know things: everything loaded until the paper book began its first session."""
+        start = ledger.begun(self.paper_book, through=self.history_last)
+        return start.decision_at if start else self._complete_at(lake, self.start, self.history_last)
+
+    def _complete_at(self, lake: Lake, first: date, last: date) -> datetime:
+        """When the bars of first..last and the actions up to the session after it are, or were, all there."""
+        upcoming = self.calendar.next(last)
+        late = self.back(first, LATE_ACTION_SESSIONS)
+        delivered = [
+            lake.read("raw_bars", first=first, last=last, columns=["known_at"]),
+            lake.read("corporate_actions", first=late, last=upcoming, columns=["known_at"]),
+        ]
+        newest = [rows.get_column("known_at").max() for rows in delivered]
+        return max([self.publish_at(last), *(at for at in newest if isinstance(at, datetime))])
+
+    def decided_through(self, ledger: Ledger, last: date) -> date | None:
+        """The newest session up to ``last`` that decisions were made on: what arrives for it or earlier ones is late."""
+        start = ledger.begun(self.paper_book, through=last)
+        return start.session if start else None
 
     def desk(self, ledger: Ledger, market_of: MarketOf) -> Desk:
         """The paper book at work."""

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.chain import Chain, session_of, table_metadata
-from assets.market import adjusted, market_history, require_sound_feed
+from assets.market import adjusted, market_history, relearned, require_sound_feed
 from quant.ports import Lake, Ledger
 
 
@@ -26,20 +26,16 @@ def compute_labels(chain: Chain, lake: Lake, first: date, last: date, known_by: 
     return rows
 
 
-def _history_instant(chain: Chain) -> datetime:
-    return chain.calendar.publish_at(chain.history_last, chain.source.facts.publish_delay_minutes)
-
-
 @dg.asset(group_name="research", deps=[market_history], kinds={"numpy", "deltalake"})
 def feature_history(
-    context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+    context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake], ledger: dg.ResourceParam[Ledger]
 ) -> dg.MaterializeResult:
     """Qlib's 158 columns for every session before the paper start."""
-    rows, nulls = 0, 0
+    rows, nulls, known_by = 0, 0, chain.history_instant(lake, ledger)
     # Year by year: the width of 158 columns, not their number of rows, is what fills the memory. The values are the same.
     for first, last in calendar_years(chain.start, chain.history_last):
         context.log.info(f"{first.year}")
-        made = compute_features(chain, lake, first, last, _history_instant(chain))
+        made = compute_features(chain, lake, first, last, known_by)
         rows, nulls = rows + made.height, nulls + sum(made.null_count().row(0))
     return dg.MaterializeResult(metadata={**table_metadata(lake, "alpha158", rows), "nulls_a_row": nulls / max(rows, 1)})
 
@@ -51,9 +47,9 @@ def calendar_years(first: date, last: date) -> list[tuple[date, date]]:
 
 
 @dg.asset(group_name="research", deps=[market_history], kinds={"polars", "deltalake"})
-def label_history(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+def label_history(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake], ledger: dg.ResourceParam[Ledger]) -> dg.MaterializeResult:
     """Forward returns that were known before the paper start, each with the session on which it became known."""
-    rows = compute_labels(chain, lake, chain.start, chain.history_last, _history_instant(chain))
+    rows = compute_labels(chain, lake, chain.start, chain.history_last, chain.history_instant(lake, ledger))
     return dg.MaterializeResult(metadata=table_metadata(lake, "forward_returns", rows.height))
 
 
@@ -80,9 +76,10 @@ def daily_feature_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
     ) -> dg.MaterializeResult:
-        """The labels that become known at the session's close: those of decisions some sessions ago."""
+        """The labels that become known at the session's close: those of decisions some sessions ago. Late actions rewrite them."""
         session = session_of(context)
-        rows = compute_labels(chain, lake, session, session, chain.decision_instant(lake, ledger, session))
+        first, known_by = relearned(chain, lake, ledger, session)
+        rows = compute_labels(chain, lake, first, session, known_by)
         return dg.MaterializeResult(metadata=table_metadata(lake, "forward_returns", rows.height))
 
     return [alpha158, forward_returns]

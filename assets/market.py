@@ -5,19 +5,19 @@ from datetime import date, datetime
 import dagster as dg
 import polars as pl
 
-from assets.chain import Chain, session_of, table_metadata
-from quant.errors import FeedFaultError, expected
+from assets.chain import LATE_ACTION_SESSIONS, Chain, session_of, table_metadata
+from quant.errors import FeedFaultError, SequenceError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
+from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
 from quant.ports import Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
 
-LATE_ACTION_SESSIONS = 10
 WORST_ROWS = 10
 
 
-def ingest_bars(chain: Chain, lake: Lake, first: date, last: date) -> int:
+def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date) -> int:
     """Append what the source delivers for first..last and the lake does not hold yet; returns the number of new rows."""
     rows = raw_bar_rows(
         chain.source.bars(first, last),
@@ -25,13 +25,16 @@ def ingest_bars(chain: Chain, lake: Lake, first: date, last: date) -> int:
         calendar=chain.calendar,
         received_at=chain.clock.now(),
         known=lake.read("raw_bars", first=first, last=last),
-        loaded_through=_loaded_through(chain, lake, last),
+        decided_through=chain.decided_through(ledger, last),
     )
     return lake.append_new("raw_bars", rows)
 
 
-def ingest_actions(chain: Chain, lake: Lake, first: date, last: date) -> int:
-    """Append the actions with ex-date from first to the session after last; returns the number of new rows."""
+def ingest_actions(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date) -> int:
+    """Append the actions with ex-date from first to the session after last; returns the number of new rows.
+
+    What cannot be applied to the prices is refused before it is stored: the table is append-only.
+    """
     upcoming = chain.calendar.next(last)
     rows = action_rows(
         chain.source.actions(first, upcoming),
@@ -39,16 +42,21 @@ def ingest_actions(chain: Chain, lake: Lake, first: date, last: date) -> int:
         calendar=chain.calendar,
         received_at=chain.clock.now(),
         known=lake.read("corporate_actions", first=first, last=upcoming),
-        loaded_through=_loaded_through(chain, lake, last),
+        decided_through=chain.decided_through(ledger, last),
     )
+    if not rows.is_empty():
+        closes = lake.read("raw_bars", last=upcoming, columns=["session", "symbol", "close"])
+        applied = closes.filter(pl.col("symbol").is_in(rows["symbol"].unique().implode()), pl.col("close") > 0)
+        adjustment_indices(applied, rows, chain.source.facts.convention)
     return lake.append_new("corporate_actions", rows)
 
 
-def _loaded_through(chain: Chain, lake: Lake, last: date) -> date | None:
-    """The newest session up to ``last`` that was gated before: what arrives for it or earlier ones is late."""
-    gated = lake.read("accepted_bars", first=chain.back(last, LATE_ACTION_SESSIONS), last=last, columns=["session"])
-    newest = gated.get_column("session").max()
-    return newest if isinstance(newest, date) else None
+def require_previous(chain: Chain, lake: Lake, session: date) -> None:
+    """SequenceError unless the session before was gated: a hole in the bars would be a hole in every window after it."""
+    previous = chain.calendar.previous(session)
+    if lake.read("accepted_bars", first=previous, last=previous, columns=["session"]).is_empty():
+        do = f"run `afterclose backfill --from {previous} --to {session}`" if session > chain.paper_start else "run `afterclose history`"
+        raise SequenceError(expected(f"accepted bars of session {previous}", found="none", where=f"before session {session}", do=do))
 
 
 def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> GateResult:
@@ -87,6 +95,33 @@ def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: dateti
     return adjusted_rows(accepted, known_actions(lake, known_by), chain.source.facts.convention, indices_from=closes)
 
 
+def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:
+    """Actions known to a session that went ex before it and were not known to the session of their ex-date."""
+    first, before = chain.back(session, LATE_ACTION_SESSIONS), chain.calendar.previous(session)
+    known = known_actions(lake, chain.decision_instant(lake, ledger, session)).filter(pl.col("ex_date").is_between(first, before))
+    for ex_date in known["ex_date"].unique():
+        own = chain.calendar.on_or_after(ex_date)
+        if known.filter(pl.col("ex_date") == ex_date)["known_at"].max() > chain.publish_at(own):  # type: ignore[operator]
+            instant = chain.decision_instant(lake, ledger, own)
+            known = known.filter((pl.col("ex_date") != ex_date) | (pl.col("known_at") > instant))
+        else:  # the usual case, without a look into the ledger
+            known = known.filter(pl.col("ex_date") != ex_date)
+    return known
+
+
+def relearned(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> tuple[date, datetime]:
+    """The first session whose prices are to be written again with this one, and the instant to write them as known at: the newest one of
+    the book, so that running an old session again forgets nothing.
+    """
+    late, newest = late_actions(chain, lake, ledger, session), ledger.begun(chain.paper_book)
+    instant = chain.decision_instant(lake, ledger, session)
+    first = late["ex_date"].min()
+    return (
+        max(first, chain.paper_start) if isinstance(first, date) else session,
+        max(instant, newest.decision_at) if newest else instant,
+    )
+
+
 def worst(findings: pl.DataFrame) -> dg.MetadataValue:
     """The first findings as a table, the most severe ones first."""
     severity = pl.col("severity").replace_strict({"stop": 0, "block": 1, "warn": 2}, default=3)
@@ -102,13 +137,15 @@ def counts(findings: pl.DataFrame) -> dict[str, int]:
 
 
 @dg.asset(group_name="research", kinds={"polars", "deltalake"})
-def market_history(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+def market_history(
+    context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake], ledger: dg.ResourceParam[Ledger]
+) -> dg.MaterializeResult:
     """Bars, corporate actions, gate verdicts and adjusted bars of every session before the paper start."""
     first, last = chain.start, chain.history_last
-    known_by = chain.calendar.publish_at(last, chain.source.facts.publish_delay_minutes)
-    new = ingest_bars(chain, lake, first, last)
+    new = ingest_bars(chain, lake, ledger, first, last)
     context.log.info(f"{new} new raw bars from {first} to {last}")
-    actions = ingest_actions(chain, lake, first, last)
+    actions = ingest_actions(chain, lake, ledger, first, last)
+    known_by = chain.history_instant(lake, ledger)
     result = gate_bars(chain, lake, first, last, known_by)
     rows = adjusted(chain, lake, first, last, known_by)
     lake.replace("adjusted_bars", rows, first=first, last=last)
@@ -137,28 +174,40 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
     """The daily links from the source to adjusted bars."""
 
     @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
-    def raw_bars(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    def raw_bars(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
         """The session's bars as received, append-only; a revision is a new row."""
         session = session_of(context)
-        new = ingest_bars(chain, lake, chain.day_after_previous(session), session)
+        require_previous(chain, lake, session)
+        new = ingest_bars(chain, lake, ledger, chain.day_after_previous(session), session)
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
         return dg.MaterializeResult(metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new})
 
     @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
     def corporate_actions(
-        context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
     ) -> dg.MaterializeResult:
         """Splits and dividends that go ex up to the next session, and late ones of the last ten; append-only."""
         session = session_of(context)
-        new = ingest_actions(chain, lake, chain.back(session, LATE_ACTION_SESSIONS), session)
+        new = ingest_actions(chain, lake, ledger, chain.back(session, LATE_ACTION_SESSIONS), session)
         held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
         return dg.MaterializeResult(metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new})
 
+    # The actions too: the session's instant is that of everything it needs.
+    arrived = [raw_bars, corporate_actions]
+
     @dg.multi_asset(
         specs=[
-            dg.AssetSpec("bar_findings", deps=[raw_bars], description="What every rule of the gate found in the session."),
-            dg.AssetSpec("accepted_bars", deps=[raw_bars], description="The session's bars that passed the gate."),
-            dg.AssetSpec("quarantined_bars", deps=[raw_bars], description="The session's rows that the gate kept out, with the rules."),
+            dg.AssetSpec("bar_findings", deps=arrived, description="What every rule of the gate found in the session."),
+            dg.AssetSpec("accepted_bars", deps=arrived, description="The session's bars that passed the gate."),
+            dg.AssetSpec("quarantined_bars", deps=arrived, description="The session's rows that the gate kept out, with the rules."),
         ],
         partitions_def=sessions,
         group_name="market",
@@ -204,14 +253,29 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
     ) -> dg.MaterializeResult:
-        """Accepted bars with their forward split and total-return indices, from the actions known at the decision."""
+        """Accepted bars with their forward split and total-return indices; an action learned late rewrites from its ex-date."""
         session = session_of(context)
         require_sound_feed(lake, session)
-        rows = adjusted(chain, lake, session, session, chain.decision_instant(lake, ledger, session))
-        lake.replace("adjusted_bars", rows, first=session, last=session)
-        return dg.MaterializeResult(metadata=table_metadata(lake, "adjusted_bars", rows.height))
+        first, known_by = relearned(chain, lake, ledger, session)
+        rows = adjusted(chain, lake, first, session, known_by)
+        lake.replace("adjusted_bars", rows, first=first, last=session)
+        return dg.MaterializeResult(metadata={**table_metadata(lake, "adjusted_bars", rows.height), "from": str(first)})
 
-    return [raw_bars, corporate_actions, gated_bars, feed_is_sound, nothing_is_quarantined, adjusted_bars]
+    @dg.asset_check(asset=corporate_actions, partitions_def=sessions)
+    def actions_came_in_time(
+        context: dg.AssetCheckExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.AssetCheckResult:
+        """Warns of actions that became known after their ex-date: prices and labels are restated from then on, and holdings booked late."""
+        late = late_actions(chain, lake, ledger, session_of(context))
+        shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())
+        return dg.AssetCheckResult(
+            passed=late.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata={"late": late.height, "actions": shown or "none"}
+        )
+
+    return [raw_bars, corporate_actions, actions_came_in_time, gated_bars, feed_is_sound, nothing_is_quarantined, adjusted_bars]
 
 
 def require_sound_feed(lake: Lake, session: date) -> None:

@@ -1,18 +1,19 @@
 """The paper book's session (fills, positions, P&L, weights, orders) and the backtest that replays the same decisions."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date
 from functools import cache
 
 import dagster as dg
 import polars as pl
 
 from assets.chain import Chain, MarketOf, session_of, table_metadata
-from assets.market import adjusted, known_actions
+from assets.market import adjusted, known_actions, late_actions
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
-from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, session_markets
-from quant.trading.orders import Execution
+from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
+from quant.trading.orders import Execution, Expiry
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
 from quant.trading.replay import replay
 from quant.units import CENT
@@ -27,7 +28,9 @@ def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:
     def market_of(session: date) -> SessionMarket:
         known_by = chain.decision_instant(lake, ledger, session)
         window = adjusted(chain, lake, chain.back(session, LIQUIDITY_SESSIONS), session, known_by)
-        return next(session_markets(window, known_actions(lake, known_by), [session], chain.calendar))
+        known = known_actions(lake, known_by)
+        market = next(session_markets(window, known, [session], chain.calendar, known_by=lambda _: known_by))
+        return replace(market, late=corporate_actions(late_actions(chain, lake, ledger, session)))
 
     return market_of
 
@@ -45,28 +48,26 @@ def backtest_sessions(chain: Chain, lake: Lake) -> Sequence[date]:
 
 
 @dg.asset(group_name="research", deps=["walk_forward_scores"], kinds={"polars", "deltalake"})
-def backtest(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+def backtest(
+    context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake], ledger: dg.ResourceParam[Ledger]
+) -> dg.MaterializeResult:
     """The daily decisions replayed over the walk-forward range: same weights, risk review, exchange, costs and ledger arithmetic."""
     book, sessions = chain.backtest_book, backtest_sessions(chain, lake)
     if not sessions:
         return dg.MaterializeResult(metadata={"sessions": 0})
     first, last = sessions[0], sessions[-1]
-    delay = chain.source.facts.publish_delay_minutes
-    known_by = chain.calendar.publish_at(last, delay)
+    known_by = chain.history_instant(lake, ledger)
     window = adjusted(chain, lake, chain.back(first, LIQUIDITY_SESSIONS), last, known_by)
     actions = known_actions(lake, known_by)
     today: dict[date, SessionMarket] = {}  # the exchange is asked for the session at hand only: one market at a time is in memory
 
     def markets() -> Iterator[SessionMarket]:
-        for market in session_markets(window, actions, sessions, chain.calendar):
+        for market in session_markets(window, actions, sessions, chain.calendar, known_by=chain.publish_at):
             today.clear()
             today[market.session] = market
             yield market
 
     targets = weight_rows(lake.read("scores", first=first, last=last), book=book, settings=chain.portfolio)
-
-    def decided(market: SessionMarket) -> datetime:
-        return chain.calendar.publish_at(market.session, delay)
 
     tables = replay(
         book=book,
@@ -75,7 +76,7 @@ def backtest(context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], 
         broker=chain.exchange(today.__getitem__),
         rules=chain.rules,
         deposit=chain.deposit,
-        decision_at=decided,
+        decision_at=lambda market: chain.publish_at(market.session),
     )
     for name, rows in {**tables, "target_weights": targets}.items():
         lake.replace(name, rows, first=chain.start, last=chain.history_last, where={"book": book})
@@ -133,7 +134,11 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
         session, book = session_of(context), chain.paper_book
         market_of = market_lookup(chain, lake, ledger)
         desk = chain.desk(ledger, market_of)
-        done = desk.settle(market_of(session)).outcomes if desk.trades(session) else ()
+        done: Sequence[Execution | Expiry] = ()
+        if desk.trades(session):
+            market = market_of(session)  # before the session is begun: what cannot be computed must not fix the instant
+            chain.begin(lake, ledger, session)
+            done = desk.settle(market).outcomes
         executions = [outcome for outcome in done if isinstance(outcome, Execution)]
         lake.replace("fills", fill_rows(executions), first=session, last=session, where={"book": book})
         unfilled = sum(float(x.unfilled) for x in executions) + sum(float(o.order.quantity) for o in done if not isinstance(o, Execution))
@@ -208,10 +213,14 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
 
     @dg.asset(partitions_def=sessions, group_name="paper", deps=["scores"], kinds={"polars", "deltalake"})
     def target_weights(
-        context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
     ) -> dg.MaterializeResult:
         """Top-N long and bottom-N short sleeves from the session's normalised scores; no rows means no new signal."""
         session, book = session_of(context), chain.paper_book
+        chain.begun(ledger, session)  # refuses other rules than the session was booked under
         scored = lake.read("scores", first=session, last=session)
         rows = weight_rows(scored if session >= chain.paper_book_start else scored.clear(), book=book, settings=chain.portfolio)
         if rows.is_empty():

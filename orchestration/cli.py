@@ -229,7 +229,7 @@ def _history(bench: "Workbench") -> None:
 
 def _stepper(progress: Progress, task: object, label: str) -> Callable[[str, bool, str], None]:
     def watch(step: str, done: bool, note: str) -> None:
-        said = f"{label}: {step}" + (f", {note}" if note else "")
+        said = f"{label}: {', '.join(part for part in (step, note) if part)}"
         progress.update(task, description=said[:_LABEL_WIDTH], advance=1 if done else 0)  # type: ignore[arg-type]
 
     return watch

@@ -1,7 +1,7 @@
 """The one place that binds ports to adapters, and the code location that Dagster loads."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
 from assets import features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
+from orchestration.root import at_work
 from orchestration.schedules import after_close
 from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
 from quant.calendar import ExchangeCalendar, exchange_calendar
@@ -100,18 +101,23 @@ def session_partitions(chain: Chain, last: date | None) -> dg.DailyPartitionsDef
     )
 
 
-def resources(chain: Chain, root: Path) -> dict[str, object]:
-    """Every port with the adapter that serves it."""
+def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]:
+    """Every port with the adapter that serves it. A run has the lake for itself from its first step to its last."""
 
     @dg.resource(description="The profile as values.")
     def chain_resource() -> Chain:
         return chain
 
-    @dg.resource(description="Delta Lake tables under the data root.")
-    def lake(context: dg.InitResourceContext) -> Lake:
+    @dg.resource(description="Delta Lake tables under the data root; one run at a time.")
+    def lake(context: dg.InitResourceContext) -> Iterator[Lake]:
         from adapters.lake import open_lake
 
-        return open_lake(root, run_id=context.run.run_id if context.run else "")
+        def waiting(why: str) -> None:
+            if context.log:
+                context.log.info(why)
+
+        with at_work(root, settings, waiting):
+            yield open_lake(root, run_id=context.run.run_id if context.run else "")
 
     @dg.resource(description="SQLite ledger under the data root.")
     def ledger() -> Ledger:
@@ -193,7 +199,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
         jobs=[history, daily],
         schedules=[after_close(daily, sessions, chain, finite_end)],
-        resources=resources(chain, root),
+        resources=resources(chain, settings, root),
         executor=dg.in_process_executor,
     )
 

@@ -52,8 +52,8 @@ def run_sessions(
     """The daily job for each session in order; the first failure ends the loop."""
     for session in sessions:
 
-        def watch_session(step: str, _done: bool, _note: str, session: date = session) -> None:
-            watch(session, step)
+        def watch_session(step: str, _done: bool, note: str, session: date = session) -> None:
+            watch(session, step or note)
 
         yield session, run_job(defs, instance, "daily", partition=session.isoformat(), watch=watch_session)
 
@@ -69,8 +69,8 @@ def _watched(instance: dg.DagsterInstance, run_id: str, watch: Watcher) -> Itera
         event = entry.dagster_event
         if event is not None and event.step_key and (event.is_step_start or event.is_step_success):
             watch(event.step_key, event.is_step_success, "")
-        elif event is None and entry.step_key:
-            watch(entry.step_key, False, entry.user_message)  # noqa: FBT003
+        elif event is None:
+            watch(entry.step_key or "", False, entry.user_message)  # noqa: FBT003
 
     instance.add_event_listener(run_id, on_event)
     yield

@@ -1,6 +1,5 @@
 """A data root at work for the command line: settings, Dagster instance, lake, ledger, and what is done or missing in it."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +42,7 @@ class Workbench:
     def opened(cls) -> "Iterator[Workbench]":
         """Bind the process's settings; refuses a data root that was filled with another source or calendar."""
         from orchestration.launcher import prepare_environment
+        from orchestration.root import require_same_data
 
         settings, root = load_settings(), data_root()
         require_same_data(root, settings)
@@ -205,23 +205,6 @@ class Workbench:
             f"daily      {state if self.history_done() else 'no history yet: run `afterclose history` or `afterclose demo`'}",
             highlight=False,
         )
-
-
-def require_same_data(root: Path, settings: Settings) -> None:
-    """A data root belongs to one source and calendar: mixing two would corrupt both."""
-    identity = settings.model_dump(mode="json", include={"source": True, "calendar": {"exchange", "start", "paper_start"}})
-    marker = root / "identity.json"
-    if marker.exists():
-        held = json.loads(marker.read_text())
-        if held != identity:
-            changed = ", ".join(k for k in identity if held.get(k) != identity[k])
-            do = "use another data root (AFTERCLOSE_DATA) for this profile"
-            raise InputError(expected(f"the [{changed}] settings this data root was filled with", found="others", where=str(root), do=do))
-        return
-    root.mkdir(parents=True, exist_ok=True)
-    beside = marker.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps(identity, indent=1))
-    beside.replace(marker)
 
 
 def query_warehouse(query: str) -> pl.DataFrame:

@@ -134,9 +134,21 @@ class DecisionRecord:
     table_versions: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStart:
+    """How a book began a session: the instant up to which it may know things, and the digest of the rules it follows. It stands before
+    anything of the session is booked, so whatever arrives between a crash and the next run cannot change what the session does.
+    """
+
+    book: str
+    session: date
+    decision_at: datetime
+    rules: str
+
+
 @runtime_checkable
 class Ledger(Protocol):
-    """Append-only store of entries, orders, decisions, champions and the audit log. Every call is one transaction."""
+    """Append-only store of entries, orders, sessions begun and decided, champions and the audit log. Every call is one transaction."""
 
     def entries(self, book: str, *, first: date | None = None, through: date | None = None) -> Sequence[Entry]:
         """Entries of a book with session in first..through, in booking order (session, then sequence)."""
@@ -162,8 +174,18 @@ class Ledger(Protocol):
         """Apply one event to each client_order_id by the table of quant.trading.orders, all or nothing."""
         ...
 
-    def record_decision(self, decision: DecisionRecord) -> DecisionRecord:
-        """Store the decision of (book, session), or return the one that is stored already."""
+    def begin(self, start: SessionStart) -> SessionStart:
+        """Store the start of (book, session), or return the one that is stored already."""
+        ...
+
+    def begun(self, book: str, *, through: date | None = None) -> SessionStart | None:
+        """The start of the newest session that the book began, of those up to ``through``."""
+        ...
+
+    def record_decision(self, decision: DecisionRecord, summary: Mapping[str, object]) -> DecisionRecord:
+        """Store the decision of (book, session) and ``summary`` as a row of kind 'decision' in the audit log, both or none; or return the
+        one that is stored already.
+        """
         ...
 
     def decision(self, book: str, session: date) -> DecisionRecord | None:

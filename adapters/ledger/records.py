@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 
-from adapters.ledger.schema import audit, champion_history, decisions
-from quant.ports import DecisionRecord
+from adapters.ledger.schema import audit, champion_history, decisions, session_starts
+from quant.ports import DecisionRecord, SessionStart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +23,8 @@ def read_decision(connection: Connection, book: str, session: date) -> DecisionR
     return None if row is None else DecisionRecord(**row)
 
 
-def decide_once(connection: Connection, decision: DecisionRecord) -> DecisionRecord:
-    """The first decision of a book for a session stands; what stands is returned."""
+def decide_once(connection: Connection, decision: DecisionRecord, summary: Mapping[str, object], recorded_at: datetime) -> DecisionRecord:
+    """The first decision of a book for a session stands, with its row in the audit log; what stands is returned."""
     stored = read_decision(connection, decision.book, decision.session)
     if stored is None:
         row = {
@@ -35,7 +35,26 @@ def decide_once(connection: Connection, decision: DecisionRecord) -> DecisionRec
             "table_versions": dict(decision.table_versions),
         }
         connection.execute(insert(decisions), row)
+        record_audit(connection, "decision", summary, recorded_at)
     return stored or decision
+
+
+def read_start(connection: Connection, book: str, through: date | None) -> SessionStart | None:
+    """The newest start of a book's session up to ``through``."""
+    query = select(session_starts).where(session_starts.c.book == book)
+    query = query if through is None else query.where(session_starts.c.session <= through)
+    row = connection.execute(query.order_by(session_starts.c.session.desc()).limit(1)).mappings().one_or_none()
+    return None if row is None else SessionStart(**row)
+
+
+def begin_once(connection: Connection, start: SessionStart) -> SessionStart:
+    """The first start of a book's session stands; what stands is returned."""
+    stored = read_start(connection, start.book, start.session)
+    if stored is not None and stored.session == start.session:
+        return stored
+    row = {"book": start.book, "session": start.session, "decision_at": start.decision_at, "rules": start.rules}
+    connection.execute(insert(session_starts), row)
+    return start
 
 
 def read_champion(connection: Connection, strategy: str, session: date) -> tuple[date, str] | None:

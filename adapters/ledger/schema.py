@@ -9,7 +9,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKe
 
 from adapters.ledger.types import ScaledDecimal, UtcInstant
 
-HEAD = "0001"
+HEAD = "0002"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -90,6 +90,16 @@ decisions = Table(
     Column("decision_at", UtcInstant, nullable=False),
     Column("model_version", String),
     Column("table_versions", JSON, nullable=False),
+)
+
+# One row per book and session, written before anything of the session is booked.
+session_starts = Table(
+    "session_starts",
+    metadata,
+    Column("book", String, primary_key=True),
+    Column("session", Date, primary_key=True),
+    Column("decision_at", UtcInstant, nullable=False),
+    Column("rules", String, nullable=False),
 )
 
 # One row per coronation; of several with one effective_session the last holds.

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from adapters.ledger.entries import post_entries, read_entries
 from adapters.ledger.migrate import bring_to_head
 from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders
-from adapters.ledger.records import crown_champion, decide_once, read_audit, read_champion, read_decision, record_audit
+from adapters.ledger.records import (
+    begin_once,
+    crown_champion,
+    decide_once,
+    read_audit,
+    read_champion,
+    read_decision,
+    read_start,
+    record_audit,
+)
 from adapters.ledger.schema import entries as entries_table
 from adapters.ledger.schema import orders as orders_table
 from adapters.ledger.sqlite import sqlite_engine, transact, writing
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from quant.ledger.entries import Entry
-    from quant.ports import Clock, DecisionRecord, Ledger
+    from quant.ports import Clock, DecisionRecord, Ledger, SessionStart
     from quant.trading.orders import Order, OrderEvent
 
 
@@ -64,8 +73,15 @@ class SqlLedger:
         now = self._clock.now()
         transact(self._writer, lambda connection: advance_orders(connection, book, events, now))
 
-    def record_decision(self, decision: DecisionRecord) -> DecisionRecord:
-        return transact(self._writer, lambda connection: decide_once(connection, decision))
+    def begin(self, start: SessionStart) -> SessionStart:
+        return transact(self._writer, lambda connection: begin_once(connection, start))
+
+    def begun(self, book: str, *, through: date | None = None) -> SessionStart | None:
+        return transact(self._reader, lambda connection: read_start(connection, book, through))
+
+    def record_decision(self, decision: DecisionRecord, summary: Mapping[str, object]) -> DecisionRecord:
+        now = self._clock.now()
+        return transact(self._writer, lambda connection: decide_once(connection, decision, summary, now))
 
     def decision(self, book: str, session: date) -> DecisionRecord | None:
         return transact(self._reader, lambda connection: read_decision(connection, book, session))

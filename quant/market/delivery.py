@@ -32,17 +32,18 @@ def raw_bar_rows(
     calendar: ExchangeCalendar,
     received_at: datetime,
     known: pl.DataFrame | None = None,
-    loaded_through: date | None = None,
+    decided_through: date | None = None,
 ) -> pl.DataFrame:
     """Rows of raw_bars for what ``BarSource.bars`` delivered, sorted by key. Content already ``known`` is left out; two different rows
     delivered under one key both stay (the gate's first rule is to see them), two equal ones are one.
 
     known_at is received_at, observed: if it came before the open of the session after its own (live), if its key is ``known`` (columns
-    session, symbol, source, digest) with other content (a revision), or if its session is not after ``loaded_through`` (a late addition to
+    session, symbol, source, digest) with other content (a revision), or if its session is not after ``decided_through`` (a late addition to
     a past that decisions were made on). Else, in a history load, it is the session's expected publish time and assumed.
     """
-    clocks = {day: (calendar.publish_at(day, facts.publish_delay_minutes), _next_open(calendar, day)) for day in bars["session"].unique()}
-    return _delivered(bars, "raw_bars", _BAR_KEY, clocks, facts, received_at, known, loaded_through)
+    return _delivered(
+        bars, "raw_bars", _BAR_KEY, {day: day for day in bars["session"].unique()}, calendar, facts, received_at, known, decided_through
+    )
 
 
 def action_rows(
@@ -52,33 +53,34 @@ def action_rows(
     calendar: ExchangeCalendar,
     received_at: datetime,
     known: pl.DataFrame | None = None,
-    loaded_through: date | None = None,
+    decided_through: date | None = None,
 ) -> pl.DataFrame:
     """Rows of corporate_actions for what ``BarSource.actions`` delivered; as raw_bar_rows with the session before the ex_date in the place
-    of the row's session: live until the ex_date opens, else assumed known when that session was published. ``known`` has the columns
-    ex_date, symbol, kind, source, digest.
+    of the row's session: live until the ex_date opens, else assumed known when that session was published, and late if that session was
+    decided without it. ``known`` has the columns ex_date, symbol, kind, source, digest.
     """
     eves = {day: _previous(calendar, day) for day in actions["ex_date"].unique()}
-    clocks = {day: (calendar.publish_at(eve, facts.publish_delay_minutes), _next_open(calendar, eve)) for day, eve in eves.items()}
-    return _delivered(actions, "corporate_actions", _ACTION_KEY, clocks, facts, received_at, known, loaded_through)
+    return _delivered(actions, "corporate_actions", _ACTION_KEY, eves, calendar, facts, received_at, known, decided_through)
 
 
 def _delivered(
     rows: pl.DataFrame,
     table: str,
     key: tuple[str, ...],
-    clocks: Mapping[date, tuple[datetime, datetime]],
+    sessions: Mapping[date, date],
+    calendar: ExchangeCalendar,
     facts: SourceFacts,
     received_at: datetime,
     known: pl.DataFrame | None,
-    loaded_through: date | None,
+    decided_through: date | None,
 ) -> pl.DataFrame:
-    """``clocks``: day -> (expected publish time, end of the time in which a delivery is live)."""
+    """``sessions``: day of a row -> the session at whose publish time it is expected; it is live until the next one opens."""
     columns, day = list(TABLES[table].columns), TABLES[table].clock
     content = rows.select(name for name in columns if name in rows.columns)
     stamped = content.with_columns(digests(content, source=facts.name), source=pl.lit(facts.name))
-    past = {at: publish for at, (publish, live_until) in clocks.items() if received_at >= live_until}
-    assumed = {at: publish for at, publish in past.items() if loaded_through is None or at > loaded_through}
+    past = {at: eve for at, eve in sessions.items() if received_at >= _next_open(calendar, eve)}
+    undecided = {at: eve for at, eve in past.items() if decided_through is None or eve > decided_through}
+    assumed = {at: calendar.publish_at(eve, facts.publish_delay_minutes) for at, eve in undecided.items()}
     published = pl.col(day).replace_strict(list(assumed), list(assumed.values()), default=None, return_dtype=UTC_INSTANT)
     expected_at = pl.when(~pl.col("revision")).then(published)
     clocked = _news(stamped, key, known).with_columns(

@@ -11,8 +11,9 @@ from quant.errors import SequenceError, expected
 from quant.ledger.book import BookState
 from quant.ports import Broker, DecisionRecord, Ledger
 from quant.trading.decision import decide
+from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
-from quant.trading.settlement import Settlement, settle, unforeseen_splits
+from quant.trading.settlement import Settlement, corporate_action_entries, settle, unforeseen_splits
 from quant.units import ZERO
 
 if TYPE_CHECKING:
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     import polars as pl
 
     from quant.calendar import ExchangeCalendar
-    from quant.trading.market import SessionMarket
+    from quant.ledger.entries import Entry
     from quant.trading.replay import BookRules
 
 _OPEN = (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
+_NEVER_SENT = (OrderState.PROPOSED, OrderState.PENDING_NEW, OrderState.DENIED, OrderState.REJECTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +53,15 @@ class Desk:
         session, first = market.session, market.session == self.first_session
         previous = self.calendar.previous(session)
         decision = None if first else self._require_decision(previous, before=session)
-        sent = [o for o in self.ledger.orders(self.book, decided=previous) if o.state not in (OrderState.DENIED, OrderState.REJECTED)]
+        sent = [o for o in self.ledger.orders(self.book, decided=previous) if o.state not in _NEVER_SENT]
+        opening = self.state(previous)
         late = unforeseen_splits(sent, market, decision.decision_at if decision else None)
         ended = {expiry.order.client_order_id for expiry in late}
         live = [order for order in sent if order.client_order_id not in ended]
         return settle(
             book=self.book,
-            opening=self.state(previous),
+            opening=opening,
+            late=self._late_entries(market, opening),
             outcomes=[*self.broker.outcomes(session, live), *late],
             market=market,
             convention=self.rules.convention,
@@ -84,13 +88,15 @@ class Desk:
         """Settle, then review and submit the orders for the next session, once: a session that was decided keeps its orders.
 
         Intents are written before anything is sent and the decision after everything was: a run that was killed between finds
-        the frozen intents and sends those that nobody acknowledged, under the same ids.
+        the frozen intents and sends those that nobody acknowledged, under the same ids. It adds none: two half decisions are no decision.
         """
         session = market.session
         if self.ledger.decision(self.book, session) is None:
             closing = self.settle(market).closing
-            decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
-            intents = self.ledger.intend([_intent(order) for order in decision.orders])
+            intents = self.ledger.orders(self.book, decided=session)
+            if not intents:
+                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
+                intents = self.ledger.intend([_intent(order) for order in decision.orders])
             waiting = [order for order in intents if order.state is OrderState.PENDING_NEW]
             self.ledger.advance(self.book, {order.client_order_id: self.broker.submit(order) for order in waiting})
             record = DecisionRecord(
@@ -100,9 +106,27 @@ class Desk:
                 model_version=model_version,
                 table_versions=table_versions,
             )
-            self.ledger.record_decision(record)
-            self.ledger.record("decision", _summary(record, intents))
+            self.ledger.record_decision(record, _summary(record, intents))
         return self.ledger.orders(self.book, decided=session)
+
+    def _late_entries(self, market: SessionMarket, opening: BookState) -> list[Entry]:
+        """What the late actions of ``market`` would have booked on their ex-dates, on what was held then, booked in this session.
+
+        Under the keys of their ex-dates: what was booked in time, or in an earlier session, is not booked again. A name that is neither
+        held nor has a bar to value it by waits for one.
+        """
+        entries: list[Entry] = []
+        for ex_date in sorted({action.ex_date for action in market.late}):
+            before = self.calendar.previous(self.calendar.on_or_after(ex_date))
+            if before < self.first_session:
+                continue
+            due = tuple(a for a in market.late if a.ex_date == ex_date and (a.symbol in opening.holdings or a.symbol in market.closes))
+            then = self.state(before)
+            held = replace(then, holdings={s: h for s, h in then.holdings.items() if s in {a.symbol for a in due}})
+            made = corporate_action_entries(self.book, held, SessionMarket(session=ex_date, actions=due), self.rules.convention)
+            booked = {e.key for e in self.ledger.entries(self.book, first=ex_date, through=self.calendar.previous(market.session))}
+            entries += [replace(entry, session=market.session) for entry in made if entry.key not in booked]
+        return entries
 
     def state(self, session: date) -> BookState:
         """The book at the close of a session: the fold of its entries."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -29,7 +29,8 @@ class SessionMarket:
     """One session. Prices are raw, USD per share, of accepted bars only: a symbol without one is not in the mappings.
 
     ``median_volume`` is the median of the last 20 sessions' volumes through this session, ``prior_median_volume`` through the session
-    before; both in shares on this session's basis. ``actions`` go ex in this session, ``upcoming`` in the next one, as far as known.
+    before; both in shares on this session's basis. ``actions`` go ex in this session, ``upcoming`` in the next one, as far as known;
+    ``late`` ones went ex before it and became known too late for their own session.
     """
 
     session: date
@@ -39,6 +40,7 @@ class SessionMarket:
     prior_median_volume: Mapping[str, float] = field(default_factory=dict[str, float])
     actions: Sequence[CorporateAction] = ()
     upcoming: Sequence[CorporateAction] = ()
+    late: Sequence[CorporateAction] = ()
 
     def split_ratio(self, symbol: str) -> float:
         """New shares per old from the splits that go ex in this session."""
@@ -78,22 +80,33 @@ def liquidity(adjusted: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFram
     )
 
 
+def corporate_actions(rows: pl.DataFrame) -> tuple[CorporateAction, ...]:
+    """Rows of corporate_actions as values, by ex-date, symbol, kind and value."""
+    names = ("symbol", "ex_date", "kind", "value", "known_at")
+    ordered = rows.sort("ex_date", "symbol", "kind", "value")
+    return tuple(CorporateAction(**{name: row[name] for name in names}) for row in ordered.iter_rows(named=True))
+
+
 def session_markets(
-    adjusted: pl.DataFrame, actions: pl.DataFrame, sessions: Sequence[date], calendar: ExchangeCalendar
+    adjusted: pl.DataFrame,
+    actions: pl.DataFrame,
+    sessions: Sequence[date],
+    calendar: ExchangeCalendar,
+    *,
+    known_by: Callable[[date], datetime],
 ) -> Iterator[SessionMarket]:
     """One SessionMarket for each of ``sessions``, in order.
 
     ``adjusted``: rows of adjusted_bars, from at least 20 sessions before the first one on. ``actions``: the newest known version of each
-    corporate action (ex_date, symbol, kind, value, known_at); an upcoming action must be known by the close it is used at, which the
-    caller ensures by passing what was known (daily) or by known_at in the past of ex_date (history).
+    corporate action (ex_date, symbol, kind, value, known_at). ``known_by`` gives a session's decision instant: an action that becomes
+    known after it is not upcoming.
     """
     wanted = ["session", "symbol", "open", "close", "median_volume", "prior_median_volume"]
     table = liquidity(adjusted, calendar).filter(pl.col("session").is_in(sessions)).select(wanted)
     by_session = {key[0]: part for key, part in table.partition_by("session", as_dict=True).items()}
     ex: dict[date, list[CorporateAction]] = {}
-    for row in actions.sort("ex_date", "symbol", "kind", "value").iter_rows(named=True):
-        names = ("symbol", "ex_date", "kind", "value", "known_at")
-        ex.setdefault(row["ex_date"], []).append(CorporateAction(**{name: row[name] for name in names}))
+    for action in corporate_actions(actions):
+        ex.setdefault(action.ex_date, []).append(action)
     for session in sessions:
         bars = by_session.get(session, table.clear())
         symbols = bars["symbol"].to_list()
@@ -101,7 +114,7 @@ def session_markets(
         def column(name: str, bars: pl.DataFrame = bars, symbols: list[str] = symbols) -> dict[str, float]:
             return {s: v for s, v in zip(symbols, bars[name].to_list(), strict=True) if v is not None}
 
-        close_of_session = calendar.close_at(calendar.next(session))
+        instant = known_by(session)
         yield SessionMarket(
             session=session,
             opens=column("open"),
@@ -109,5 +122,5 @@ def session_markets(
             median_volume=column("median_volume"),
             prior_median_volume=column("prior_median_volume"),
             actions=tuple(ex.get(session, ())),
-            upcoming=tuple(a for a in ex.get(calendar.next(session), ()) if a.known_at < close_of_session),
+            upcoming=tuple(a for a in ex.get(calendar.next(session), ()) if a.known_at <= instant),
         )

@@ -180,46 +180,63 @@ def settle(
     convention: AdjustmentConvention,
     costs: CostSettings,
     deposit: Decimal = ZERO,
+    late: Sequence[Entry] = (),
 ) -> Settlement:
-    """Everything that happens to a book from the previous close to this one. Verified before it is returned."""
+    """Everything that happens to a book from the previous close to this one. Verified before it is returned.
+
+    ``late``: entries of corporate actions that became known after their ex-date; they come first.
+    """
     executions = [o for o in outcomes if isinstance(o, Execution)]
+    restated = opening.after(late)
     flows = [opening_deposit(book, market, deposit)] if deposit else []
     entries = [
         *flows,
-        *corporate_action_entries(book, opening, market, convention),
+        *late,
+        *corporate_action_entries(book, restated, market, convention),
         *execution_entries(book, market, executions),
         *borrow_entries(book, opening, market, costs),
     ]
     traded = opening.after(entries)
-    marks = mark_entries(book, traded, opening, market)
+    marks = mark_entries(book, traded, restated, market)
     return Settlement(
         entries=[*entries, *marks],
         outcomes=outcomes,
         opening=opening,
         closing=traded.after(marks),
-        pnl=symbol_pnl(opening, market, entries, executions),
+        pnl=symbol_pnl(opening, restated, market, entries, executions),
         external_flows=sum((e.cash for e in flows), ZERO),
     ).verified()
 
 
-def symbol_pnl(opening: BookState, market: SessionMarket, entries: Sequence[Entry], executions: Sequence[Execution]) -> list[SymbolPnl]:
-    """Each term of the session's result from its own source: prices from holdings and fills, cash terms from their entries."""
-    whole = held_after_splits(opening, market)
-    symbols = sorted(set(opening.holdings) | {x.order.symbol for x in executions})
-    return [_pnl_of(symbol, opening, market, whole, entries, [x for x in executions if x.order.symbol == symbol]) for symbol in symbols]
+def symbol_pnl(
+    opening: BookState, restated: BookState, market: SessionMarket, entries: Sequence[Entry], executions: Sequence[Execution]
+) -> list[SymbolPnl]:
+    """Each term of the session's result from its own source: prices from holdings and fills, cash terms from their entries.
+
+    ``restated``: the opening book after late corporate actions.
+    """
+    whole = held_after_splits(restated, market)
+    symbols = sorted(
+        {*opening.holdings, *restated.holdings, *(e.symbol for e in entries if e.symbol), *(x.order.symbol for x in executions)}
+    )
+    return [
+        _pnl_of(symbol, opening, restated, market, whole, entries, [x for x in executions if x.order.symbol == symbol])
+        for symbol in symbols
+    ]
 
 
 def _pnl_of(
     symbol: str,
     opening: BookState,
+    restated: BookState,
     market: SessionMarket,
     whole: dict[str, Decimal],
     entries: Sequence[Entry],
     fills: Sequence[Execution],
 ) -> SymbolPnl:
-    held = opening.holdings.get(symbol)
-    mark = _money(market.closes[symbol]) if symbol in market.closes else carried_mark(opening, market, symbol)
-    on_holding = whole[symbol] * mark - held.market_value if held else ZERO
+    held, now = opening.holdings.get(symbol), whole.get(symbol, ZERO)
+    mark = _money(market.closes[symbol]) if symbol in market.closes else carried_mark(restated, market, symbol)
+    on_holding = now * mark - (held.market_value if held else ZERO)
     signed = [(x.quantity * x.order.side.sign, x) for x in fills]
 
     def booked(kind: EntryKind) -> Decimal:

@@ -27,7 +27,7 @@ name = "test"
 [source]
 kind = "sample"
 [calendar]
-start = 2009-01-02
+start = {start}
 paper_start = {paper_start}
 end = {end}
 [model]
@@ -42,9 +42,11 @@ threads = 1
 """
 
 
-def settings_of(*, paper_start: str, end: str, paper: str = "", backtest: str = "", extra: str = "", source: str = "") -> Settings:
+def settings_of(
+    *, paper_start: str, end: str, start: str = "2009-01-02", paper: str = "", backtest: str = "", extra: str = "", source: str = ""
+) -> Settings:
     """Settings of a test profile. ``source`` replaces the [source] section."""
-    text = PROFILE.format(paper_start=paper_start, end=end, paper=paper, backtest=backtest) + extra
+    text = PROFILE.format(start=start, paper_start=paper_start, end=end, paper=paper, backtest=backtest) + extra
     if source:
         text = text.replace('[source]\nkind = "sample"\n', source)
     return Settings(**tomllib.loads(text))

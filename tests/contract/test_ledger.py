@@ -17,7 +17,7 @@ from adapters.ledger import open_ledger
 from quant.errors import LedgerConflictError, LedgerError
 from quant.ledger.book import BookState
 from quant.ledger.entries import Account, Entry, EntryKind, transfer
-from quant.ports import DecisionRecord, Ledger
+from quant.ports import DecisionRecord, Ledger, SessionStart
 from quant.trading.orders import Denial, Leg, Order, OrderEvent, OrderState, Side
 from tests.ledger.records import entry_lists, orders
 
@@ -277,18 +277,34 @@ def decision(book: str, *, at: datetime = NOW, version: str | None = "lgbm-1", *
     return DecisionRecord(book=book, session=DAY, decision_at=at, model_version=version, table_versions=tables)
 
 
+def start(book: str, session: date = DAY, *, at: datetime = NOW, rules: str = "digest") -> SessionStart:
+    return SessionStart(book=book, session=session, decision_at=at, rules=rules)
+
+
+def test_the_first_start_of_a_session_stands_and_the_newest_one_is_found(ledger: Ledger, book: str) -> None:
+    assert ledger.begun(book) is None
+    assert ledger.begin(start(book)) == start(book)
+    assert ledger.begin(start(book, at=NOW + timedelta(hours=1), rules="others")) == start(book)
+    ledger.begin(start(book, NEXT))
+    ledger.begin(start(new_book(), NEXT + timedelta(days=1)))
+    assert ledger.begun(book) == start(book, NEXT)
+    assert ledger.begun(book, through=DAY) == start(book)
+    assert ledger.begun(book, through=DAY - timedelta(days=1)) is None
+
+
 def test_the_first_decision_of_a_session_stands(ledger: Ledger, book: str) -> None:
     first = decision(book, alpha158=3, scores=4)
     assert ledger.decision(book, DAY) is None
-    assert ledger.record_decision(first) == first
-    assert ledger.record_decision(decision(book, at=NOW + timedelta(hours=1), version=None, alpha158=9)) == first
+    assert ledger.record_decision(first, {"book": book}) == first
+    assert ledger.record_decision(decision(book, at=NOW + timedelta(hours=1), version=None, alpha158=9), {"book": book}) == first
+    assert [payload for *_, payload in ledger.audit("decision") if payload["book"] == book] == [{"book": book}]
     assert ledger.decision(book, DAY) == first
     assert ledger.decision(book, NEXT) is None
 
 
 def test_an_instant_comes_back_in_utc_to_the_microsecond(ledger: Ledger, book: str) -> None:
     new_york = timezone(timedelta(hours=-5))
-    ledger.record_decision(decision(book, at=NOW.astimezone(new_york), version=None))
+    ledger.record_decision(decision(book, at=NOW.astimezone(new_york), version=None), {})
     stored = ledger.decision(book, DAY)
     assert stored is not None
     assert (stored.decision_at, stored.decision_at.tzinfo) == (NOW, UTC)
@@ -296,7 +312,7 @@ def test_an_instant_comes_back_in_utc_to_the_microsecond(ledger: Ledger, book: s
 
 def test_an_instant_without_a_zone_is_refused(ledger: Ledger, book: str) -> None:
     with pytest.raises(LedgerError, match="expected an instant with a time zone"):
-        ledger.record_decision(decision(book, at=NOW.replace(tzinfo=None)))
+        ledger.record_decision(decision(book, at=NOW.replace(tzinfo=None)), {})
     assert ledger.decision(book, DAY) is None
 
 

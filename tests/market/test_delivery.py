@@ -44,11 +44,11 @@ def actions(*rows: tuple[date, str, str, float]) -> pl.DataFrame:
 
 
 def delivered(frame: pl.DataFrame, received_at: datetime, known: pl.DataFrame | None = None, through: date | None = None) -> pl.DataFrame:
-    return raw_bar_rows(frame, facts=FACTS, calendar=XNYS, received_at=received_at, known=known, loaded_through=through)
+    return raw_bar_rows(frame, facts=FACTS, calendar=XNYS, received_at=received_at, known=known, decided_through=through)
 
 
 def announced(frame: pl.DataFrame, received_at: datetime, known: pl.DataFrame | None = None, through: date | None = None) -> pl.DataFrame:
-    return action_rows(frame, facts=FACTS, calendar=XNYS, received_at=received_at, known=known, loaded_through=through)
+    return action_rows(frame, facts=FACTS, calendar=XNYS, received_at=received_at, known=known, decided_through=through)
 
 
 def clocks(rows: pl.DataFrame) -> list[tuple[datetime, bool]]:
@@ -119,9 +119,11 @@ def test_an_action_announced_before_its_ex_date_opens_was_known_when_it_arrived(
     assert clocks(announced(actions((MONDAY, "A", "split", 2.0)), MONDAY_OPEN)) == [(FRIDAY_PUBLISHED, True)]
 
 
-def test_an_action_added_to_a_past_that_is_loaded_is_known_from_its_arrival():
-    rows = announced(actions((FRIDAY, "A", "split", 2.0), (MONDAY, "A", "dividend", 1.0)), YEARS_LATER, through=FRIDAY)
-    assert clocks(rows) == [(YEARS_LATER, False), (FRIDAY_PUBLISHED, True)]
+def test_an_action_that_arrives_after_the_session_before_its_ex_date_was_decided_is_known_from_its_arrival():
+    both = actions((FRIDAY, "A", "split", 2.0), (MONDAY, "A", "dividend", 1.0))
+    assert clocks(announced(both, YEARS_LATER, through=THURSDAY)) == [(YEARS_LATER, False), (FRIDAY_PUBLISHED, True)]
+    assert clocks(announced(both, YEARS_LATER, through=FRIDAY)) == [(YEARS_LATER, False), (YEARS_LATER, False)]
+    assert clocks(announced(actions((FRIDAY, "A", "split", 2.0)), FRIDAY_EVENING, through=THURSDAY)) == [(FRIDAY_EVENING, False)]
 
 
 def test_an_action_corrected_is_a_new_version():

@@ -1,0 +1,180 @@
+"""What arrives late, wrong or between a crash and the next run: the book trades on one version of the truth, and books what it owes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from adapters.sources.sample import SampleSource
+from quant.errors import AftercloseError, InputError, SequenceError
+from quant.ledger.entries import EntryKind
+from quant.tables import TABLES
+from quant.trading.desk import Desk
+from quant.trading.orders import OrderState
+from tests.chain.conftest import Root, settings_of
+
+FIRST, LAST = date(2011, 1, 3), date(2013, 1, 8)
+D1, D2, D3, D4 = date(2013, 1, 2), date(2013, 1, 3), date(2013, 1, 4), date(2013, 1, 7)
+SOURCE = """[source]
+kind = "files"
+[source.files]
+bars = "{folder}/bars.parquet"
+actions = "{folder}/actions.parquet"
+convention = "previous_close"
+absent = ["vwap"]
+bad_rows = "quarantine"
+"""
+pytestmark = pytest.mark.xdist_group("late_data")
+
+
+class Case:
+    """A data root on files that a test may rewrite between runs."""
+
+    def __init__(self, folder: Path, instance: dg.DagsterInstance, extra: str = "") -> None:
+        self.folder, self.instance = folder, instance
+        described = SOURCE.format(folder=folder)
+        self.settings = settings_of(start=str(FIRST), paper_start=str(D1), end=str(LAST), source=described, extra=extra)
+
+    @property
+    def root(self) -> Root:
+        return Root.make(self.folder / "data", self.settings, self.instance)
+
+    def put(self, *, bars: pl.DataFrame | None = None, actions: pl.DataFrame | None = None) -> None:
+        for name, rows in (("bars", bars), ("actions", actions)):
+            if rows is not None:
+                rows.write_parquet(self.folder / f"{name}.parquet")
+
+    def held(self, session: date) -> dict[str, Decimal]:
+        """Shares by symbol at the session's close."""
+        rows = self.root.lake.read("positions", first=session, last=session, where={"book": "paper"})
+        return dict(rows.select("symbol", "quantity").iter_rows())
+
+
+def real_bars() -> pl.DataFrame:
+    return SampleSource().bars(FIRST, LAST).drop("vwap")
+
+
+def real_actions(*more: tuple[date, str, str, float]) -> pl.DataFrame:
+    rows = SampleSource().actions(FIRST, LAST).select("ex_date", "symbol", "kind", "value")
+    return pl.concat([rows, pl.DataFrame(list(more), schema=rows.schema, orient="row")])
+
+
+def split_from(symbol: str, ex_date: date, ratio: float) -> pl.DataFrame:
+    """The real bars as they would have traded after one more split."""
+    after = (pl.col("symbol") == symbol) & (pl.col("session") >= ex_date)
+    prices = [pl.when(after).then(pl.col(name) / ratio).otherwise(name).alias(name) for name in ("open", "high", "low", "close")]
+    return real_bars().with_columns(*prices, volume=pl.when(after).then(pl.col("volume") * ratio).otherwise("volume"))
+
+
+@pytest.fixture(scope="module")
+def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root through D2: the book holds what it decided on D1, and has orders for D3."""
+    folder = tmp_path_factory.mktemp("late") / "base"
+    folder.mkdir()
+    with dg.instance_for_test() as instance:
+        case = Case(folder, instance)
+        case.put(bars=real_bars(), actions=real_actions())
+        case.root.history()
+        case.root.days([D1, D2])
+    return folder
+
+
+@pytest.fixture
+def case(two_days: Path, tmp_path: Path) -> Iterator[Case]:
+    shutil.copytree(two_days, tmp_path / "case")
+    (tmp_path / "case" / "data" / "identity.json").unlink()  # the copy has another path
+    with dg.instance_for_test() as instance:
+        yield Case(tmp_path / "case", instance)
+
+
+def tables(root: Root) -> dict[str, str]:
+    return {name: root.lake.digest(name) for name in TABLES}
+
+
+def test_an_order_sized_before_a_split_was_announced_expires_and_the_holding_is_split_on_its_day(case: Case):
+    order = next(o for o in case.root.ledger.orders("paper", decided=D2) if o.denial is None and o.symbol in case.held(D2))
+    case.put(bars=split_from(order.symbol, D3, 0.1), actions=real_actions((D3, order.symbol, "split", 0.1)))
+    case.root.days([D3])
+    ended = next(o for o in case.root.ledger.orders("paper", decided=D2) if o.client_order_id == order.client_order_id)
+    assert ended.state is OrderState.EXPIRED
+    before, after = case.held(D2)[order.symbol], case.held(D3)[order.symbol]
+    assert after == (before * Decimal("0.1")).to_integral_value("ROUND_DOWN")
+
+
+def test_a_split_learned_days_later_is_booked_once_on_what_was_held_and_restates_prices_from_its_ex_date(case: Case):
+    symbol, before = next(iter(case.held(D2).items()))
+    case.put(bars=split_from(symbol, D3, 2.0))
+    case.root.days([D3])
+    assert case.root.table("adjusted_bars").filter(pl.col("symbol") == symbol, pl.col("session") == D3)["split_index"].item() == 1
+    case.put(actions=real_actions((D3, symbol, "split", 2.0)))
+    failed = case.root.days([D4])[D4]
+    assert ("actions_came_in_time", "WARN") in {(c.check, c.severity) for c in failed}
+    booked = [e for e in case.root.ledger.entries("paper") if e.kind is EntryKind.SPLIT]
+    assert [(e.symbol, e.session, e.quantity) for e in booked] == [(symbol, D4, before)]
+    after = case.root.table("adjusted_bars").filter(pl.col("symbol") == symbol, pl.col("session") >= D3)
+    assert after["split_index"].to_list() == [2.0, 2.0]
+    label = case.root.table("forward_returns").filter(pl.col("symbol") == symbol, pl.col("known_session") >= D3)["label"]
+    assert label.abs().max() < 0.2  # type: ignore[operator]  (the split is in none of them)
+    restated, entries = tables(case.root), case.root.ledger.entries("paper")
+    case.root.days([D3, D4])
+    again = tables(case.root)
+    assert {name for name in again if again[name] != restated[name]} == {"performance"}  # D3's universe has the split now
+    assert case.root.ledger.entries("paper") == entries
+
+
+def test_actions_that_were_unreadable_when_a_session_first_ran_are_applied_when_it_runs_again(case: Case):
+    symbol, before = next(iter(case.held(D2).items()))
+    case.put(bars=split_from(symbol, D3, 2.0), actions=real_actions((D3, symbol, "spilt", 2.0)))
+    with pytest.raises(InputError, match="spilt"):
+        case.root.days([D3])
+    case.put(actions=real_actions((D3, symbol, "split", 2.0)))
+    case.root.days([D3])
+    assert [(e.symbol, e.session, e.quantity) for e in case.root.ledger.entries("paper") if e.kind is EntryKind.SPLIT] == [
+        (symbol, D3, before)
+    ]
+
+
+def test_an_impossible_dividend_is_refused_before_it_is_stored_and_can_be_corrected(case: Case):
+    symbol = next(iter(case.held(D2)))
+    case.put(actions=real_actions((D3, symbol, "dividend", 35000.0)))
+    with pytest.raises(InputError, match="dividends below the close before"):
+        case.root.days([D3])
+    case.put(actions=real_actions((D3, symbol, "dividend", 0.35)))
+    case.root.days([D3])
+    paid = case.root.table("daily_pnl").filter(pl.col("book") == "paper", pl.col("session") == D3, pl.col("symbol") == symbol)["dividends"]
+    assert abs(paid.item()) > 0
+
+
+def test_what_is_revised_between_a_crash_and_the_next_run_changes_nothing_of_the_session(case: Case, monkeypatch: pytest.MonkeyPatch):
+    def dies(*_: object, **__: object) -> None:
+        raise RuntimeError("power cut")
+
+    undisturbed = Case(shutil.copytree(case.folder, case.folder.with_name("undisturbed")), case.instance)
+    undisturbed.root.days([D3])
+    with monkeypatch.context() as patched:
+        patched.setattr(Desk, "decide", dies)
+        with pytest.raises(AftercloseError, match="power cut"):
+            case.root.days([D3])
+    revised = pl.when(pl.col("session") == D3).then(pl.col("close") * 1.004).otherwise("close")
+    case.put(bars=real_bars().with_columns(close=pl.min_horizontal(revised, "high")))
+    case.root.days([D3])
+    assert case.root.lake.read("raw_bars", first=D3, last=D3).height > 5  # the revisions are stored
+    assert case.root.ledger.entries("paper") == undisturbed.root.ledger.entries("paper")
+    assert case.root.ledger.orders("paper") == undisturbed.root.ledger.orders("paper")
+
+
+def test_a_session_is_not_run_over_a_hole_and_not_again_under_other_rules(case: Case):
+    with pytest.raises(SequenceError, match="accepted bars of session 2013-01-04"):
+        case.root.days([D4])
+    other = Case(case.folder, case.instance, extra="[costs]\nslippage_bps = 10.0\n")
+    before = tables(case.root)
+    with pytest.raises(InputError, match="settings that the session was booked under"):
+        other.root.days([D2])
+    assert tables(case.root) == before
