@@ -116,6 +116,7 @@ def renamed(folder: Path) -> str:
         ("negative price", lambda f: {"bars": swapped(f, "low", "-1")}, "low", "-1"),
         ("no session", lambda f: {"bars": swapped(f, "session", "2010-01-09")}, "session", "2010-01-09"),
         ("unknown symbol", lambda f: {"universe": '["AAPL", "NOPE"]'}, "NOPE", "AAPL"),
+        ("paper start on a Saturday", lambda f: {"paper_start": "2010-02-27"}, "paper_start", "2010-02-27"),
         ("empty folder", lambda f: {"file": "empty"}, "empty", "none"),
         ("unknown setting", lambda f: {"more": "[portfolio]\ngros = 1.0\n"}, "known setting", "gros"),
         ("out of range", lambda f: {"more": "[portfolio]\ngross_exposure_ratio = -1\n"}, "gross_exposure_ratio", "-1"),
@@ -140,6 +141,7 @@ def test_bad_input_gives_one_clear_message_exit_code_2_and_writes_nothing(
     assert "Traceback" not in message
     assert not (root / "lake").exists()
     assert not (root / "ledger.sqlite").exists()
+    assert not (root / "identity.json").exists()  # the corrected profile may use this root
 
 
 @pytest.mark.parametrize(

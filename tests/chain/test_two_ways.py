@@ -3,70 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from orchestration.settings import Settings
 from quant.calendar import exchange_calendar
 from quant.tables import TABLES
 from tests.chain.conftest import Root, settings_of
 
-END = date(2013, 1, 11)
-BOOK_START = date(2013, 1, 8)
-# Paper book and backtest cover the same sessions in both roots; the boundary between history and daily chain does not.
-BOOKS = {"paper": "start = 2013-01-08", "backtest": "start = 2012-06-01\nend = 2012-12-10"}
+DAYS = exchange_calendar()
 
 
-pytestmark = pytest.mark.xdist_group("two_ways")  # the data roots are filled once
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What lies between ``daily_from`` and ``history_to`` is done by daily sessions in one root and by the history in the other.
+
+    Paper book and backtest cover the same sessions in both.
+    """
+
+    start: str
+    backtest: tuple[str, str]
+    daily_from: date
+    history_to: date
+    end: date
+
+    def settings(self, paper_start: date) -> Settings:
+        first, last = self.backtest
+        return settings_of(
+            start=self.start,
+            paper_start=str(paper_start),
+            end=str(self.end),
+            paper=f"start = {self.history_to}",
+            backtest=f"start = {first}\nend = {last}",
+        )
 
 
-@pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Root, Root]]:
+# The model of 2013 is trained by the daily chain in one root and by the history in the other.
+TURN_OF_A_YEAR = Window(
+    start="2010-01-04",
+    backtest=("2012-06-01", "2012-12-10"),
+    daily_from=date(2012, 12, 31),
+    history_to=date(2013, 1, 4),
+    end=date(2013, 1, 7),
+)
+# AAPL splits 2:1 on 2005-02-28.
+SPLIT = Window(
+    start="2003-01-02",
+    backtest=("2005-01-03", "2005-02-18"),
+    daily_from=date(2005, 2, 25),
+    history_to=date(2005, 3, 2),
+    end=date(2005, 3, 3),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoWays:
+    """The two roots of a window."""
+
+    window: Window
+    daily: Root
+    history: Root
+
+    def __iter__(self) -> Iterator[Root]:
+        return iter((self.daily, self.history))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[  # each window's roots are filled once
+        pytest.param(TURN_OF_A_YEAR, id="turn of a year", marks=pytest.mark.xdist_group("two_ways_turn")),
+        pytest.param(SPLIT, id="split", marks=pytest.mark.xdist_group("two_ways_split")),
+    ],
+)
+def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoWays]:
+    window: Window = request.param
     folder = tmp_path_factory.mktemp("two-ways")
     with dg.instance_for_test() as one, dg.instance_for_test() as two:
-        daily = Root.make(folder / "daily", settings_of(paper_start="2012-12-20", end=str(END), **BOOKS), one)
+        daily = Root.make(folder / "daily", window.settings(window.daily_from), one)
         daily.history()
-        for session in exchange_calendar().sessions(date(2012, 12, 20), END):
+        for session in DAYS.sessions(window.daily_from, window.end):
             daily.days([session])
-        history = Root.make(folder / "history", settings_of(paper_start="2013-01-08", end=str(END), **BOOKS), two)
+        history = Root.make(folder / "history", window.settings(window.history_to), two)
         history.history()
-        history.days(exchange_calendar().sessions(date(2013, 1, 8), END))
-        yield daily, history
+        history.days(DAYS.sessions(window.history_to, window.end))
+        yield TwoWays(window=window, daily=daily, history=history)
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_has_the_same_digest(roots: tuple[Root, Root], table: str):
-    daily, history = roots
-    assert daily.table(table).height > 0 or table in ("bar_findings", "quarantined_bars")
-    assert daily.lake.digest(table) == history.lake.digest(table)
+def test_every_table_has_the_same_digest(ways: TwoWays, table: str):
+    assert ways.daily.table(table).height > 0 or table in ("bar_findings", "quarantined_bars")
+    assert ways.daily.lake.digest(table) == ways.history.lake.digest(table)
 
 
-def test_the_model_of_a_new_year_is_trained_before_its_first_score_whoever_asks_first(roots: tuple[Root, Root]):
-    daily, history = roots
-    crowned = [root.ledger.champion("alpha_baseline", END) for root in roots]
+def test_the_model_of_a_year_is_trained_before_its_first_score_whoever_asks_first(ways: TwoWays):
+    crowned = [root.ledger.champion("alpha_baseline", ways.window.end) for root in ways]
     assert crowned[0] == crowned[1]
     assert crowned[0] is not None
-    assert crowned[0][0] == date(2013, 1, 2)
-    assert daily.ledger.champion("alpha_baseline", date(2012, 12, 31)) != crowned[0]
-    assert history.table("scores").filter(pl.col("session") >= date(2013, 1, 2))["model_version"].unique().to_list() == [crowned[0][1]]
+    first, version = crowned[0]
+    assert first == DAYS.on_or_after(date(ways.window.end.year, 1, 1))
+    assert ways.daily.ledger.champion("alpha_baseline", DAYS.previous(first)) != crowned[0]
+    assert ways.history.table("scores").filter(pl.col("session") >= first)["model_version"].unique().to_list() == [version]
 
 
-def test_running_a_finished_session_again_changes_no_table(roots: tuple[Root, Root]):
-    _, history = roots
-    before = {table: history.lake.digest(table) for table in TABLES}
-    entries = history.ledger.entries("paper")
-    history.days([date(2013, 1, 9)])
-    assert {table: history.lake.digest(table) for table in TABLES} == before
-    assert history.ledger.entries("paper") == entries
+def test_running_a_finished_session_again_changes_no_table(ways: TwoWays):
+    before = {table: ways.history.lake.digest(table) for table in TABLES}
+    entries = ways.history.ledger.entries("paper")
+    ways.history.days([ways.window.history_to])
+    assert {table: ways.history.lake.digest(table) for table in TABLES} == before
+    assert ways.history.ledger.entries("paper") == entries
 
 
-def test_the_paper_book_traded_and_its_parts_sum_to_its_value(roots: tuple[Root, Root]):
-    nav = roots[0].table("daily_nav").filter(pl.col("book") == "paper")
-    assert nav["session"].to_list() == exchange_calendar().sessions(BOOK_START, END)
-    assert roots[0].table("fills").filter(pl.col("book") == "paper").height > 0
+def test_the_paper_book_traded_and_its_parts_sum_to_its_value(ways: TwoWays):
+    nav = ways.daily.table("daily_nav").filter(pl.col("book") == "paper")
+    assert nav["session"].to_list() == DAYS.sessions(ways.window.history_to, ways.window.end)
+    assert ways.daily.table("fills").filter(pl.col("book") == "paper").height > 0
     gap = nav.select(
         pl.col("opening_nav")
         + pl.sum_horizontal("price_pnl", "dividends", "cash_in_lieu", "external_flows")
@@ -76,20 +130,31 @@ def test_the_paper_book_traded_and_its_parts_sum_to_its_value(roots: tuple[Root,
     assert gap.abs().max() == 0
 
 
-def test_every_decision_used_only_rows_known_at_its_instant(roots: tuple[Root, Root]):
-    for root in roots:
-        for session in exchange_calendar().sessions(BOOK_START, END):
-            decision = root.ledger.decision("paper", session)
+def test_every_decision_used_only_rows_known_at_its_instant(ways: TwoWays):
+    for root in ways:
+        for session in DAYS.sessions(ways.window.history_to, ways.window.end):
+            decision, start = root.ledger.decision("paper", session), root.ledger.begun("paper", through=session)
             assert decision is not None
+            assert start is not None
+            assert (start.session, start.decision_at) == (session, decision.decision_at)
             used = root.lake.read("raw_bars", last=session)
             assert used["known_at"].max() <= decision.decision_at  # type: ignore[operator]
             assert decision.table_versions.keys() >= {"raw_bars", "alpha158", "scores"}
 
 
-def test_the_commit_of_a_table_names_the_run_that_made_it(roots: tuple[Root, Root], tmp_path: Path):
+def test_the_commit_of_a_table_names_the_run_that_made_it(ways: TwoWays):
     from deltalake import DeltaTable
 
-    commits = DeltaTable(str(roots[0].path / "lake" / "scores")).history()
-    runs = {run.run_id for run in roots[0].instance.get_runs()}
+    commits = DeltaTable(str(ways.daily.path / "lake" / "scores")).history()
+    runs = {run.run_id for run in ways.daily.instance.get_runs()}
     assert {commit["run_id"] for commit in commits} <= runs
     assert all(len(commit["digest"]) == 64 for commit in commits)
+
+
+def test_a_split_between_the_two_paper_starts_moves_the_index_and_no_label(ways: TwoWays):
+    first, last = DAYS.shift(ways.window.daily_from, -3), ways.window.end
+    around = ways.daily.table("forward_returns").filter(pl.col("session").is_between(first, last))
+    assert set(around["symbol"]) > {"AAPL"}
+    assert around["label"].abs().max() < 0.15  # type: ignore[operator]
+    levels = ways.daily.lake.read("adjusted_bars", first=first, last=last).filter(pl.col("symbol") == "AAPL")["split_index"]
+    assert levels.unique().len() == (2 if ways.window is SPLIT else 1)
