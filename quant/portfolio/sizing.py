@@ -10,6 +10,7 @@ from decimal import ROUND_DOWN, Decimal
 from quant.ledger.book import BookState
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Leg, Order, Side
+from quant.trading.splits import after_split, exact_split_ratio
 from quant.units import CASH_QUANTUM, ZERO, to_decimal
 
 _ONE = Decimal(1)
@@ -31,7 +32,7 @@ class NextBasis:
         """Bring a book and a session's market onto the next session's basis."""
 
         def shares(symbol: str, quantity: Decimal) -> Decimal:
-            return whole_shares(quantity * Decimal(repr(market.upcoming_split_ratio(symbol))))
+            return after_split(quantity, exact_split_ratio(market.upcoming, symbol))[0]
 
         prices = {
             s: to_decimal(close / market.upcoming_split_ratio(s), quantum=CASH_QUANTUM, where=f"close of {s} in {market.session}")

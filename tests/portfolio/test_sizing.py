@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
+import pytest
+
 from quant.ledger.book import BookState, Holding
 from quant.portfolio.sizing import NextBasis, proposed_orders
 from quant.trading.market import CorporateAction, SessionMarket
@@ -54,3 +56,9 @@ def test_a_held_name_without_a_close_is_frozen_and_its_capital_reserved():
 def test_quantities_are_on_the_share_basis_of_a_split_that_goes_ex_tomorrow():
     split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=4.0, known_at=KNOWN)
     assert orders(book(cash="50000", A=(500, "100")), {"A": 100.0}, {"A": 0.6}, split) == [("A", "open", "buy", 400)]
+
+
+@pytest.mark.parametrize(("shares", "ratio", "then"), [(300, 1 / 3, 100), (700, 1 / 7, 100), (300, 4 / 3, 400)])
+def test_a_holding_is_sold_whole_after_a_split_whose_ratio_is_no_round_float(shares: int, ratio: float, then: int):
+    split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=ratio, known_at=KNOWN)
+    assert orders(book(cash="0", A=(shares, "100")), {"A": 100.0}, {}, split) == [("A", "close", "sell", then)]

@@ -62,6 +62,27 @@ def test_a_reverse_split_of_a_short_pays_its_fraction():
     assert done.pnl[0].cash_in_lieu == Decimal("-5.00")
 
 
+@pytest.mark.parametrize(
+    ("quantity", "ratio", "shares"), [(300, 1 / 3, 100), (700, 1 / 7, 100), (300, 4 / 3, 400), (-300, 1 / 3, -100), (300, 2 / 3, 200)]
+)
+def test_whole_lots_stay_whole_when_the_ratio_is_no_round_float_and_no_cash_is_paid(quantity: int, ratio: float, shares: int):
+    done = run(held(quantity, mark="60", cash="50000"), market(action("split", ratio), open_=60 / ratio, close=60 / ratio))
+    assert done.closing.quantity("AAA") == shares
+    assert done.pnl[0].cash_in_lieu == 0
+
+
+def test_two_splits_of_a_session_are_one_exact_ratio():
+    done = run(held(2100), market(action("split", 1 / 7), action("split", 4 / 3)))
+    assert done.closing.quantity("AAA") == 400
+    assert done.pnl[0].cash_in_lieu == 0
+
+
+def test_a_third_of_a_share_is_paid_in_cash():
+    done = run(held(100), market(action("split", 1 / 3), open_=300.0))
+    assert done.closing.quantity("AAA") == 33
+    assert done.pnl[0].cash_in_lieu == Decimal("100.00")
+
+
 def test_a_short_pays_the_dividend_and_a_long_receives_it():
     assert run(held(100), market(action("dividend", 0.25))).pnl[0].dividends == Decimal("25.00")
     assert run(held(-100), market(action("dividend", 0.25))).pnl[0].dividends == Decimal("-25.00")
