@@ -20,7 +20,8 @@ _ONE = Decimal(1)
 class NextBasis:
     """Holdings and closes of a session on the share basis of the next one: splits known to go ex then are applied.
 
-    ``quantities`` are signed whole shares (fractions will be paid in cash), ``prices`` USD per share, accepted closes only.
+    ``quantities`` are signed whole shares (fractions will be paid in cash), ``prices`` USD per share: accepted closes only, without those
+    that are less than the ledger can hold (they would be a price of zero), so that such a name is treated like one without a close.
     """
 
     quantities: Mapping[str, Decimal]
@@ -34,13 +35,13 @@ class NextBasis:
         def shares(symbol: str, quantity: Decimal) -> Decimal:
             return after_split(quantity, exact_split_ratio(market.upcoming, symbol))[0]
 
-        prices = {
+        closes = {
             s: to_decimal(close / market.upcoming_split_ratio(s), quantum=CASH_QUANTUM, where=f"close of {s} in {market.session}")
             for s, close in market.closes.items()
         }
         return cls(
             quantities={s: shares(s, h.quantity) for s, h in state.holdings.items()},
-            prices=prices,
+            prices={s: price for s, price in closes.items() if price >= CASH_QUANTUM},
             median_volume={s: v * market.upcoming_split_ratio(s) for s, v in market.median_volume.items()},
         )
 
@@ -53,7 +54,7 @@ def whole_shares(quantity: Decimal) -> Decimal:
 def proposed_orders(*, book: str, session: date, state: BookState, basis: NextBasis, weights: Mapping[str, float]) -> list[Order]:
     """Orders from what is held to what ``weights`` (signed, of net asset value) want, sorted by symbol, a close before an open.
 
-    A held name without an accepted close is frozen: it gets no order, and its value is taken out of the capital of its side. A
+    A held name without a price is frozen: it gets no order, and its value is taken out of the capital of its side. A
     held name without a target goes to zero. A flip is a close and an open.
     """
     targets = _target_shares(state, basis, weights)

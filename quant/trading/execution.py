@@ -38,7 +38,8 @@ def execute_at_open(
 
     Price = open x (1 + side x (slippage + impact)), impact = coefficient x sqrt(shares / auction volume) (the square-root law, e.g.
     Almgren et al. 2005), auction volume = prior 20-session median volume x auction share: the session's own volume is not known at its
-    open. At most participation cap x auction volume executes; the rest expires. No bar or no known volume: nothing executes.
+    open. At most participation cap x auction volume executes; the rest expires. No bar, no known volume or a
+    price that the ledger would hold as zero: nothing executes.
 
     ``taken`` are the shares that earlier orders in the same symbol and direction took from this auction (a flip is two orders): the cap
     is what they left of it, and the impact that of all shares taken so far.
@@ -52,15 +53,17 @@ def execute_at_open(
         reason = "an earlier order took the share of the auction" if taken else "no liquidity in the last 20 sessions"
         return Expiry(order=order, session=session, reason=reason)
     impact = costs.impact_coefficient * sqrt(float(taken + quantity) / auction_shares)
-    paid = open_price * (1 + order.side.sign * (costs.slippage_bps / 10_000 + impact))
     where = f"open of {order.symbol} in {session}"
+    paid = to_decimal(open_price * (1 + order.side.sign * (costs.slippage_bps / 10_000 + impact)), quantum=CASH_QUANTUM, where=where)
+    if paid < CASH_QUANTUM:
+        return Expiry(order=order, session=session, reason="a price of less than 0.000001 USD")
     per_share = Decimal(repr(costs.commission_per_share_usd)) * quantity
     return Execution(
         execution_id=hashlib.sha256(f"{order.client_order_id}|{session}|1".encode()).hexdigest()[:32],
         order=order,
         session=session,
         quantity=quantity,
-        price=to_decimal(paid, quantum=CASH_QUANTUM, where=where),
+        price=paid,
         reference_price=to_decimal(open_price, quantum=CASH_QUANTUM, where=where),
         commission=cents(max(per_share, Decimal(repr(costs.commission_minimum_usd)))),
         unfilled=order.quantity - quantity,

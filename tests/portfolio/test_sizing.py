@@ -53,6 +53,18 @@ def test_a_held_name_without_a_close_is_frozen_and_its_capital_reserved():
     assert orders(state, {"A": 100.0, "B": 100.0}, {"A": 0.5, "B": -0.5}) == [("A", "open", "buy", 300), ("B", "open", "sell", 500)]
 
 
+@pytest.mark.parametrize("close", [1e-7, 5e-7])
+def test_a_price_that_the_ledger_would_hold_as_zero_does_not_trade(close: float):
+    assert orders(book(), {"A": close, "B": 100.0}, {"A": 0.5, "B": -0.5}) == [("B", "open", "sell", 500)]
+    assert orders(book(cash="80000", X=(100, "200")), {"X": close, "A": 100.0}, {"A": 0.5}) == [("A", "open", "buy", 300)]
+
+
+def test_a_price_that_a_split_brings_below_what_the_ledger_holds_does_not_trade():
+    split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=10.0, known_at=KNOWN)
+    assert orders(book(), {"A": 1e-6}, {"A": 0.5}, split) == []
+    assert orders(book(), {"A": 1e-6}, {"A": 0.5}) == [("A", "open", "buy", 50_000_000_000)]
+
+
 def test_quantities_are_on_the_share_basis_of_a_split_that_goes_ex_tomorrow():
     split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=4.0, known_at=KNOWN)
     assert orders(book(cash="50000", A=(500, "100")), {"A": 100.0}, {"A": 0.6}, split) == [("A", "open", "buy", 400)]

@@ -102,6 +102,12 @@ def test_a_holding_without_a_bar_keeps_its_last_mark_on_the_new_share_basis_and_
     assert done.closing.nav == done.opening.nav
 
 
+def test_a_mark_that_becomes_zero_in_the_ledger_is_carried_and_split_as_zero():
+    assert run(held(100), market(open_=1e-7, close=1e-7)).closing.nav == 0
+    done = run(held(100, mark="0"), market(action("split", 1 / 3), open_=None, close=None))
+    assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(33), mark=Decimal(0), stale=True)
+
+
 def test_borrow_is_charged_on_shorts_only():
     costs = CostSettings(borrow_rate_annual=0.252)
     assert run(held(-100), market(), costs=costs).pnl[0].borrow == Decimal("10.00")  # 10,000 USD x 25.2 % / 252
@@ -139,9 +145,16 @@ def test_an_order_sized_before_its_split_was_known_expires():
 
 @pytest.mark.parametrize(
     ("price", "volume", "quantity", "filled"),
-    [(50.0, 1e6, 100, 100), (50.0, 1e4, 1000, 100), (None, 1e6, 100, 0), (50.0, None, 100, 0), (50.0, 50.0, 100, 0)],
+    [
+        (50.0, 1e6, 100, 100),
+        (50.0, 1e4, 1000, 100),
+        (None, 1e6, 100, 0),
+        (50.0, None, 100, 0),
+        (50.0, 50.0, 100, 0),
+        (1e-7, 1e6, 100, 0),
+    ],
 )
-def test_an_order_fills_up_to_its_share_of_the_auction_and_not_without_bar_or_volume(price, volume, quantity, filled):
+def test_an_order_fills_up_to_its_share_of_the_auction_and_not_without_bar_price_or_volume(price, volume, quantity, filled):
     order = Order(
         book="b",
         session=date(2020, 1, 2),
