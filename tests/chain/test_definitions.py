@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from adapters.clock import FixedClock
 from assets.chain import Chain
 from orchestration.definitions import build_definitions
 from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
+from orchestration.settings import FilesSourceSettings
+from quant.calendar import exchange_calendar
 from quant.errors import InputError
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
 from tests.chain.conftest import settings_of
@@ -122,6 +126,24 @@ def test_the_schedule_skips_a_holiday_and_waits_behind_a_failed_session(defs: dg
 def test_dates_that_do_not_fit_are_refused_by_name(tmp_path: Path, dates: dict[str, str], message: str):
     with pytest.raises(InputError, match=message):
         build_definitions(settings_of(**dates), tmp_path, LATER)  # type: ignore[arg-type]
+
+
+FILES = """[source]
+kind = "files"
+[source.files]
+bars = "bars.parquet"
+publish_delay_minutes = {delay}
+"""
+
+
+def test_a_source_cannot_publish_after_the_next_open():
+    source = settings_of(paper_start="2013-02-01", end="2013-03-01", source=FILES.format(delay=960)).source
+    assert isinstance(source, FilesSourceSettings)
+    calendar, delay = exchange_calendar(), source.files.publish_delay_minutes
+    for session, following in pairwise(calendar.days):
+        assert calendar.publish_at(session, delay) < calendar.open_at(following)
+    with pytest.raises(ValidationError, match="publish_delay_minutes"):
+        settings_of(paper_start="2013-02-01", end="2013-03-01", source=FILES.format(delay=961))
 
 
 def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_one(defs: dg.Definitions):
