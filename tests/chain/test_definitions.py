@@ -128,6 +128,40 @@ def test_dates_that_do_not_fit_are_refused_by_name(tmp_path: Path, dates: dict[s
         build_definitions(settings_of(**dates), tmp_path, LATER)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "[portfolio]\ngross_exposure_ratio = 1.2",
+            "expected max_gross_ratio of at least 1.2 for .* gross_exposure_ratio 1.2 .*found 1.1; raise it or lower gross_exposure_ratio",
+        ),
+        (
+            "[portfolio]\nnames_per_side = 1",
+            "expected max_name_ratio of at least 0.5 for .* over names_per_side 1 .*found 0.35; raise it or names_per_side",
+        ),
+        ('[portfolio]\nsides = "long_only"', "expected max_net_ratio of at least 1 for sides long_only .*found 0.3; raise it or lower"),
+        (
+            '[portfolio]\nsides = "long_only"\n[risk]\nmax_net_ratio = 1',
+            "expected max_name_ratio of at least 0.5 for sides long_only and gross_exposure_ratio 1 over names_per_side 2",
+        ),
+    ],
+)
+def test_limits_that_would_deny_the_weights_they_are_for_are_refused(tmp_path: Path, extra: str, message: str):
+    with pytest.raises(InputError, match=message):
+        build_definitions(settings_of(paper_start="2013-02-01", end="2013-03-01", extra=extra), tmp_path, LATER)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "[portfolio]\nnames_per_side = 3\ngross_exposure_ratio = 0.9\n[risk]\nmax_name_ratio = 0.15\nmax_gross_ratio = 0.9",
+        '[portfolio]\nsides = "long_only"\n[risk]\nmax_net_ratio = 1\nmax_name_ratio = 0.5',
+    ],
+)
+def test_limits_that_the_weights_just_reach_are_accepted(tmp_path: Path, extra: str):
+    build_definitions(settings_of(paper_start="2013-02-01", end="2013-03-01", extra=extra), tmp_path, LATER)
+
+
 FILES = """[source]
 kind = "files"
 [source.files]
