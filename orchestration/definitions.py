@@ -60,13 +60,16 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
                 f"a session from {paper_start} on", found=paper_book_start, where="[paper] start", do="move it to the paper start or later"
             )
         )
+    if settings.paper.book == settings.backtest.book:
+        found = f"{settings.paper.book} for both"
+        raise InputError(expected("two books", found=found, where="[paper] book and [backtest] book", do="name one of them otherwise"))
     costs = settings.costs
 
     def exchange(market_of: MarketOf) -> Broker:
         return SimulatedExchange(market_of, costs)
 
     brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange}
-    return Chain(
+    chain = Chain(
         profile=settings.name,
         source=source,
         calendar=calendar,
@@ -84,6 +87,8 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         backtest_book=settings.backtest.book,
         backtest_range=(settings.backtest.start, settings.backtest.end),
     )
+    model.folds(chain, paper_start)  # too little history to train on is known here, before anything is written
+    return chain
 
 
 def require_tradable(portfolio: PortfolioSettings, risk: RiskSettings) -> None:

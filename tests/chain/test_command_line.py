@@ -119,6 +119,7 @@ def renamed(folder: Path) -> str:
         ("empty folder", lambda f: {"file": "empty"}, "empty", "none"),
         ("unknown setting", lambda f: {"more": "[portfolio]\ngros = 1.0\n"}, "known setting", "gros"),
         ("out of range", lambda f: {"more": "[portfolio]\ngross_exposure_ratio = -1\n"}, "gross_exposure_ratio", "-1"),
+        ("too little history", lambda f: {}, "3 years of history", "2010-01-04 to 2010-03-01"),
         ("misspelt variable", lambda f: {"variables": {"AFTERCLOSE_DAAT": "x"}}, "AFTERCLOSE_DATA", "AFTERCLOSE_DAAT"),
         ("unknown profile", lambda f: {"profile": f / "nowhere.toml"}, "profile", "no such file"),
     ],

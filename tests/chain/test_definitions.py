@@ -121,11 +121,18 @@ def test_the_schedule_skips_a_holiday_and_waits_behind_a_failed_session(defs: dg
         ({"paper_start": "2013-02-18", "end": "2013-03-01"}, "session of XNYS in .calendar. paper_start, found 2013-02-18"),
         ({"paper_start": "2013-02-01", "end": "2013-01-02"}, "move the dates"),
         ({"paper_start": "2013-02-01", "end": "2013-03-01", "paper": "start = 2012-12-31"}, "paper. start, found 2012-12-31"),
+        ({"paper_start": "2010-06-01", "end": "2013-03-01"}, "2 years of history before .*found 2009-01-02 to 2010-06-01; load more or"),
     ],
 )
 def test_dates_that_do_not_fit_are_refused_by_name(tmp_path: Path, dates: dict[str, str], message: str):
     with pytest.raises(InputError, match=message):
         build_definitions(settings_of(**dates), tmp_path, LATER)  # type: ignore[arg-type]
+
+
+def test_two_books_of_one_name_are_refused(tmp_path: Path):
+    settings = settings_of(paper_start="2013-02-01", end="2013-03-01", paper='book = "backtest"')
+    with pytest.raises(InputError, match=r"expected two books in .paper. book and .backtest. book, found backtest for both"):
+        build_definitions(settings, tmp_path, LATER)
 
 
 @pytest.mark.parametrize(
