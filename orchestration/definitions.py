@@ -116,9 +116,9 @@ def require_tradable(portfolio: PortfolioSettings, risk: RiskSettings) -> None:
 
 
 def last_session(settings: Settings, source: BarSource, clock: Clock) -> date:
-    """The last session the source can have, cut by the profile's end."""
-    last = source.last_session(clock.now())
-    return min(last, settings.calendar.end or last)
+    """The last session the source can have, cut by the profile's end, which may be a day without trading."""
+    last, end = source.last_session(clock.now()), settings.calendar.end
+    return last if end is None or last <= end else exchange_calendar(settings.calendar.exchange).on_or_before(end)
 
 
 def session_partitions(chain: Chain, last: date | None) -> dg.DailyPartitionsDefinition:

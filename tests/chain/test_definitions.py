@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from adapters.clock import FixedClock
+from adapters.sources.sample import SampleSource
 from assets.chain import Chain
-from orchestration.definitions import build_definitions
+from orchestration.definitions import build_definitions, last_session
 from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
 from orchestration.settings import FilesSourceSettings
 from quant.calendar import exchange_calendar
@@ -133,6 +134,12 @@ def test_two_books_of_one_name_are_refused(tmp_path: Path):
     settings = settings_of(paper_start="2013-02-01", end="2013-03-01", paper='book = "backtest"')
     with pytest.raises(InputError, match=r"expected two books in .paper. book and .backtest. book, found backtest for both"):
         build_definitions(settings, tmp_path, LATER)
+
+
+@pytest.mark.parametrize(("end", "session"), [("2013-02-18", "2013-02-15"), ("2013-02-24", "2013-02-22"), ("2030-01-01", "2013-03-01")])
+def test_an_end_without_trading_is_the_session_before_it(end: str, session: str):
+    settings = settings_of(paper_start="2013-02-01", end=end)
+    assert last_session(settings, SampleSource(), LATER) == date.fromisoformat(session)
 
 
 @pytest.mark.parametrize(
