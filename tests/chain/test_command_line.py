@@ -163,6 +163,17 @@ def test_a_wrong_question_is_answered_with_what_to_do(tmp_path: Path, words: lis
     assert message in done.stderr.replace("\n", " ")
 
 
+@pytest.mark.parametrize("query", ["", "  ;", "-- nothing"])
+def test_a_query_that_asks_nothing_is_answered_with_what_to_do(tmp_path: Path, query: str):
+    import duckdb
+
+    duckdb.connect(str(tmp_path / "afterclose.duckdb")).close()
+    done = afterclose(tmp_path, "sql", "--", query)
+    assert done.returncode == 2, done.stderr
+    assert "expected one SQL statement" in done.stderr
+    assert "show tables" in done.stderr
+
+
 def test_every_command_explains_itself():
     done = afterclose(Path("unused"), "--help")
     assert done.returncode == 0
