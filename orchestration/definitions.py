@@ -18,7 +18,9 @@ from orchestration.schedules import after_close
 from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
+from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
+from quant.risk.limit import RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 
@@ -43,7 +45,8 @@ def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
 
 
 def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
-    """The profile as values; InputError where its dates do not fit the calendar or the source."""
+    """The profile as values; InputError where its dates do not fit the calendar or the source, or where its parts contradict."""
+    require_tradable(settings.portfolio, settings.risk)
     calendar = exchange_calendar(settings.calendar.exchange)
     start = calendar.require(settings.calendar.start, where="[calendar] start")
     paper_start = calendar.require(settings.calendar.paper_start, where="[calendar] paper_start")
@@ -58,13 +61,16 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
                 f"a session from {paper_start} on", found=paper_book_start, where="[paper] start", do="move it to the paper start or later"
             )
         )
+    if settings.paper.book == settings.backtest.book:
+        found = f"{settings.paper.book} for both"
+        raise InputError(expected("two books", found=found, where="[paper] book and [backtest] book", do="name one of them otherwise"))
     costs = settings.costs
 
     def exchange(market_of: MarketOf) -> Broker:
         return SimulatedExchange(market_of, costs)
 
     brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange}
-    return Chain(
+    chain = Chain(
         profile=settings.name,
         source=source,
         calendar=calendar,
@@ -82,12 +88,38 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         backtest_book=settings.backtest.book,
         backtest_range=(settings.backtest.start, settings.backtest.end),
     )
+    model.folds(chain, paper_start)  # too little history to train on is known here, before anything is written
+    return chain
+
+
+def require_tradable(portfolio: PortfolioSettings, risk: RiskSettings) -> None:
+    """InputError if the risk limits would deny the target weights themselves: a book that keeps to both never holds what it wants."""
+    long_only = portfolio.sides == "long_only"
+    gross = portfolio.gross_exposure_ratio
+    a_side = gross if long_only else gross / 2
+    what = f"sides {portfolio.sides} and gross_exposure_ratio {gross:g}"
+    wanted = (
+        ("max_gross_ratio", risk.max_gross_ratio, gross, what, "lower gross_exposure_ratio"),
+        ("max_net_ratio", risk.max_net_ratio, a_side if long_only else 0.0, what, "lower gross_exposure_ratio"),
+        (
+            "max_name_ratio",
+            risk.max_name_ratio,
+            a_side / portfolio.names_per_side,
+            f"{what} over names_per_side {portfolio.names_per_side}",
+            "names_per_side",
+        ),
+    )
+    for limit, allowed, ratio, cause, instead in wanted:
+        if ratio > allowed * (1 + 1e-9):  # a ratio at its limit is allowed, whatever its last digit
+            do = f"raise it or {instead}"
+            need = f"{limit} of at least {ratio:.6g} for {cause} in [portfolio]"
+            raise InputError(expected(need, found=f"{allowed:g}", where="[risk] of the profile", do=do))
 
 
 def last_session(settings: Settings, source: BarSource, clock: Clock) -> date:
-    """The last session the source can have, cut by the profile's end."""
-    last = source.last_session(clock.now())
-    return min(last, settings.calendar.end or last)
+    """The last session the source can have, cut by the profile's end, which may be a day without trading."""
+    last, end = source.last_session(clock.now()), settings.calendar.end
+    return last if end is None or last <= end else exchange_calendar(settings.calendar.exchange).on_or_before(end)
 
 
 def session_partitions(chain: Chain, last: date | None) -> dg.DailyPartitionsDefinition:

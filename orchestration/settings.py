@@ -42,7 +42,12 @@ class FilesSettings(_Section):
     convention: AdjustmentConvention = AdjustmentConvention.PREVIOUS_CLOSE
     absent: list[str] = Field(default_factory=list)
     bad_rows: Literal["refuse", "quarantine"] = "refuse"
-    publish_delay_minutes: int = Field(default=30, ge=0, le=24 * 60)
+    publish_delay_minutes: int = Field(
+        default=30,
+        ge=0,
+        le=16 * 60,
+        description="After the close. A decision must be made before the next open: 16:00 + 16 h = 08:00, before the open at 09:30",
+    )
 
 
 class FilesSourceSettings(_Section):

@@ -208,17 +208,20 @@ class Workbench:
 
 
 def query_warehouse(query: str) -> pl.DataFrame:
-    """The result of one read-only query; InputError for bad SQL and for a warehouse that is not there yet."""
+    """The result of one read-only query; InputError for bad SQL, none at all, and a warehouse that is not there yet."""
     import duckdb
 
     path = data_root() / "afterclose.duckdb"
     if not path.exists():
         raise InputError(expected("a warehouse", found="no file", where=str(path), do="run `afterclose demo`"))
+    do = "see `afterclose sql 'show tables'`"
     with duckdb.connect(str(path), read_only=True) as connection:
         try:
-            result = pl.from_arrow(connection.sql(query).to_arrow_table())
+            # None for a query of blanks and comments, which DuckDB's types leave out
+            relation: duckdb.DuckDBPyRelation | None = connection.sql(query)
+            if relation is None:
+                raise InputError(expected("one SQL statement", found=repr(query), where="the query", do=do))
+            result = pl.from_arrow(relation.to_arrow_table())
             return result if isinstance(result, pl.DataFrame) else result.to_frame()
         except duckdb.Error as error:
-            raise InputError(
-                expected("SQL that DuckDB can run", found=str(error), where="the query", do="see `afterclose sql 'show tables'`")
-            ) from None
+            raise InputError(expected("SQL that DuckDB can run", found=str(error), where="the query", do=do)) from None

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quant.trading.execution import CostSettings, execute_at_open
-from quant.trading.orders import Execution, Expiry, Order, OrderEvent
+from quant.trading.orders import Execution, Expiry, Order, OrderEvent, Side
+from quant.units import ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import date
+    from decimal import Decimal
 
     from quant.trading.market import SessionMarket
 
@@ -27,15 +29,21 @@ class SimulatedExchange:
         return OrderEvent.ACCEPT
 
     def outcomes(self, session: date, orders: Sequence[Order]) -> Sequence[Execution | Expiry]:
-        """Market-on-open outcomes in the order given."""
+        """Market-on-open outcomes in the order given, in which orders of one symbol and side share its part of the auction."""
         market = self._market_of(session)
-        return [
-            execute_at_open(
+        taken: dict[tuple[str, Side], Decimal] = {}
+        outcomes: list[Execution | Expiry] = []
+        for order in orders:
+            auction = (order.symbol, order.side)
+            outcome = execute_at_open(
                 order,
                 session,
                 open_price=market.opens.get(order.symbol),
                 prior_median_volume=market.prior_median_volume.get(order.symbol),
                 costs=self._costs,
+                taken=taken.get(auction, ZERO),
             )
-            for order in orders
-        ]
+            if isinstance(outcome, Execution):
+                taken[auction] = taken.get(auction, ZERO) + outcome.quantity
+            outcomes.append(outcome)
+        return outcomes

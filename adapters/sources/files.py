@@ -7,6 +7,7 @@ old; USD per share) [, pay_date]. Other columns are ignored. ``columns`` maps th
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -20,6 +21,7 @@ from adapters.sources.universe import chosen_symbols
 from quant.errors import InputError, expected
 from quant.market.contracts import first_rows, is_unique
 from quant.ports import AdjustmentConvention, SourceFacts
+from quant.quality.rule import WHOLE_SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -74,7 +76,8 @@ class FilesSource:
     """Bars and actions of files. Finite: it ends with its newest session. Nothing is read before the first question, and then once.
 
     ``absent`` may name vwap only (the other columns are needed); without it a file simply has no vwap column. A fault in structure
-    (columns, types, all-null columns, keys that are null, any fault in actions) is an InputError; ``bad_rows`` decides on rows of bars.
+    (columns, types, all-null columns, keys without a date or a symbol, any fault in actions) is an InputError; ``bad_rows`` decides on
+    rows of bars.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class FilesSource:
         symbols = chosen_symbols(self._universe, rows["symbol"].drop_nulls().unique().to_list(), where=where)
         rows = rows if self._universe is None else rows.filter(pl.col("symbol").is_in(symbols))
         _refuse_empty_columns(rows, absent=self._absent, where=where)
-        _refuse(rows, _null_keys(_BARS), where=where)
+        _refuse(rows, _key_faults(_BARS), where=where)
         if self._bad_rows is BadRows.REFUSE:
             _refuse(rows, _bar_faults(self._calendar, self._absent), where=where)
             _refuse_duplicates(rows, ("session", "symbol"), where=where)
@@ -166,7 +169,7 @@ class FilesSource:
     def _actions(self) -> pl.DataFrame:
         rows = _read(self._files.get("actions", []), _ACTIONS, absent=frozenset())
         where = str(self._paths["actions"])
-        _refuse(rows, {**_null_keys(_ACTIONS), **_action_faults(self._calendar)}, where=where)
+        _refuse(rows, {**_key_faults(_ACTIONS), **_action_faults(self._calendar)}, where=where)
         _refuse_duplicates(rows, ("ex_date", "symbol", "kind"), where=where)
         return rows.filter(pl.col("symbol").is_in(self._bars["symbol"].unique().to_list())).sort("ex_date", "symbol", "kind")
 
@@ -195,6 +198,12 @@ def _scan(path: Path) -> pl.LazyFrame:
     return pl.scan_csv(path, infer_schema=False, glob=False) if path.suffix == ".csv" else pl.scan_parquet(path, glob=False)
 
 
+def _header(path: Path) -> list[str]:
+    """The names of a CSV file as it has them: polars gives the second of two columns with one name another, and it would be ignored."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        return next((row for row in csv.reader(file) if row), list[str]())
+
+
 def _unreadable(path: Path, error: Exception) -> InputError:
     found = str(error).partition("\n")[0]
     return InputError(expected(f"a whole {path.suffix[1:]} file", found=found, where=str(path), do="copy or write the file again"))
@@ -203,9 +212,10 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 def _opened(path: Path, layout: _Layout, mapping: Mapping[str, str]) -> _File:
     try:
         schema = _scan(path).collect_schema()
-    except (PolarsError, OSError) as error:
+        has = _header(path) if path.suffix == ".csv" else list(schema)
+    except (PolarsError, OSError, csv.Error) as error:
         raise _unreadable(path, error) from error
-    names = _names(list(schema), layout, mapping, where=str(path))
+    names = _names(has, layout, mapping, where=str(path))
     wrong = {
         ours: schema[theirs]
         for ours, theirs in names.items()
@@ -225,7 +235,8 @@ def _names(has: list[str], layout: _Layout, mapping: Mapping[str, str], *, where
         given[layout.clock] = [name for name in has if mapping.get(name) == "session"]
     for ours, names in given.items():
         if len(names) > 1:
-            raise InputError(expected(f"one column for {ours}", found=_listed(names), where=where, do="correct [source.files] columns"))
+            do = "correct [source.files] columns" if len(set(names)) > 1 else "keep one of them, or rename the others"
+            raise InputError(expected(f"one column for {ours}", found=_listed(names), where=where, do=do))
     if missing := [ours for ours, names in given.items() if not names and ours != layout.optional]:
         do = f'add it or name theirs: [source.files] columns = {{their_name = "{missing[0]}"}}'
         raise InputError(expected(f"column {missing[0]}", found=f"columns {_listed(has)}", where=where, do=do))
@@ -265,8 +276,11 @@ def _typed(column: pl.Series, dtype: pl.DataType, rows: pl.DataFrame, *, where: 
     return parsed
 
 
-def _null_keys(layout: _Layout) -> dict[str, pl.Expr]:
-    return {f"{name} in every row": pl.col(name).is_null() for name in (layout.clock, "symbol")}
+def _key_faults(layout: _Layout) -> dict[str, pl.Expr]:
+    """What is expected of the key of a row -> the rows that break it, whatever becomes of other faults."""
+    nulls = {f"{name} in every row": pl.col(name).is_null() for name in (layout.clock, "symbol")}
+    reserved = pl.col("symbol").str.strip_chars().is_in(["", WHOLE_SESSION])
+    return {**nulls, f"symbols that are not blank and not {WHOLE_SESSION} (it stands for the whole session)": reserved}
 
 
 def _bar_faults(calendar: ExchangeCalendar, absent: frozenset[str]) -> dict[str, pl.Expr]:

@@ -10,6 +10,7 @@ from decimal import ROUND_DOWN, Decimal
 from quant.ledger.book import BookState
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Leg, Order, Side
+from quant.trading.splits import after_split, exact_split_ratio
 from quant.units import CASH_QUANTUM, ZERO, to_decimal
 
 _ONE = Decimal(1)
@@ -19,7 +20,8 @@ _ONE = Decimal(1)
 class NextBasis:
     """Holdings and closes of a session on the share basis of the next one: splits known to go ex then are applied.
 
-    ``quantities`` are signed whole shares (fractions will be paid in cash), ``prices`` USD per share, accepted closes only.
+    ``quantities`` are signed whole shares (fractions will be paid in cash), ``prices`` USD per share: accepted closes only, without those
+    that are less than the ledger can hold (they would be a price of zero), so that such a name is treated like one without a close.
     """
 
     quantities: Mapping[str, Decimal]
@@ -31,15 +33,15 @@ class NextBasis:
         """Bring a book and a session's market onto the next session's basis."""
 
         def shares(symbol: str, quantity: Decimal) -> Decimal:
-            return whole_shares(quantity * Decimal(repr(market.upcoming_split_ratio(symbol))))
+            return after_split(quantity, exact_split_ratio(market.upcoming, symbol))[0]
 
-        prices = {
+        closes = {
             s: to_decimal(close / market.upcoming_split_ratio(s), quantum=CASH_QUANTUM, where=f"close of {s} in {market.session}")
             for s, close in market.closes.items()
         }
         return cls(
             quantities={s: shares(s, h.quantity) for s, h in state.holdings.items()},
-            prices=prices,
+            prices={s: price for s, price in closes.items() if price >= CASH_QUANTUM},
             median_volume={s: v * market.upcoming_split_ratio(s) for s, v in market.median_volume.items()},
         )
 
@@ -52,7 +54,7 @@ def whole_shares(quantity: Decimal) -> Decimal:
 def proposed_orders(*, book: str, session: date, state: BookState, basis: NextBasis, weights: Mapping[str, float]) -> list[Order]:
     """Orders from what is held to what ``weights`` (signed, of net asset value) want, sorted by symbol, a close before an open.
 
-    A held name without an accepted close is frozen: it gets no order, and its value is taken out of the capital of its side. A
+    A held name without a price is frozen: it gets no order, and its value is taken out of the capital of its side. A
     held name without a target goes to zero. A flip is a close and an open.
     """
     targets = _target_shares(state, basis, weights)

@@ -10,11 +10,11 @@ from decimal import Decimal
 from quant.errors import LedgerError, expected
 from quant.ledger.book import BookState
 from quant.ledger.entries import Account, Entry, EntryKind, transfer
-from quant.portfolio.sizing import whole_shares
 from quant.ports import AdjustmentConvention
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order
+from quant.trading.splits import after_split, exact_split_ratio
 from quant.units import CASH_QUANTUM, CENT, ZERO, cents, to_decimal
 
 SESSIONS_PER_YEAR = 252
@@ -69,8 +69,7 @@ def opening_deposit(book: str, market: SessionMarket, amount: Decimal) -> Entry:
 
 def held_after_splits(state: BookState, market: SessionMarket) -> dict[str, Decimal]:
     """Signed whole shares of every holding after the session's splits."""
-    ratios = {symbol: Decimal(repr(market.split_ratio(symbol))) for symbol in state.holdings}
-    return {symbol: whole_shares(h.quantity * ratios[symbol]) for symbol, h in state.holdings.items()}
+    return {symbol: after_split(h.quantity, exact_split_ratio(market.actions, symbol))[0] for symbol, h in state.holdings.items()}
 
 
 def corporate_action_entries(book: str, state: BookState, market: SessionMarket, convention: AdjustmentConvention) -> list[Entry]:
@@ -79,16 +78,13 @@ def corporate_action_entries(book: str, state: BookState, market: SessionMarket,
     A dividend that shares its date with a split is per new share under EX_DATE_CLOSE and per old share under PREVIOUS_CLOSE, as in the
     adjustment of prices. Shorts pay dividends. No pay date is assumed: cash moves on the ex-date.
     """
-    after = held_after_splits(state, market)
     entries: list[Entry] = []
     for symbol, holding in state.holdings.items():
-        ratio = Decimal(repr(market.split_ratio(symbol)))
-        exact = holding.quantity * ratio
+        ratio = exact_split_ratio(market.actions, symbol)
+        whole, fraction = after_split(holding.quantity, ratio)
         if ratio != 1:
-            entries += _split_entries(
-                book, market, symbol, change=after[symbol] - holding.quantity, fraction=exact - after[symbol], state=state
-            )
-        entitled = exact if convention is AdjustmentConvention.EX_DATE_CLOSE else holding.quantity
+            entries += _split_entries(book, market, symbol, change=whole - holding.quantity, fraction=fraction, state=state)
+        entitled = whole + fraction if convention is AdjustmentConvention.EX_DATE_CLOSE else holding.quantity
         for number, action in enumerate(a for a in market.actions if a.symbol == symbol and a.kind == "dividend"):
             amount = cents(entitled * Decimal(repr(action.value)))
             key = f"dividend|{symbol}|{number}"
@@ -146,7 +142,8 @@ def borrow_entries(book: str, state: BookState, market: SessionMarket, costs: Co
 
 def carried_mark(state: BookState, market: SessionMarket, symbol: str) -> Decimal:
     """The last mark, brought onto the session's share basis."""
-    return _quantised(state.holdings[symbol].mark / Decimal(repr(market.split_ratio(symbol))))
+    ratio = exact_split_ratio(market.actions, symbol)
+    return _quantised(state.holdings[symbol].mark * ratio.denominator / ratio.numerator)
 
 
 def mark_entries(book: str, before: BookState, opening: BookState, market: SessionMarket) -> list[Entry]:

@@ -120,6 +120,7 @@ def renamed(folder: Path) -> str:
         ("empty folder", lambda f: {"file": "empty"}, "empty", "none"),
         ("unknown setting", lambda f: {"more": "[portfolio]\ngros = 1.0\n"}, "known setting", "gros"),
         ("out of range", lambda f: {"more": "[portfolio]\ngross_exposure_ratio = -1\n"}, "gross_exposure_ratio", "-1"),
+        ("too little history", lambda f: {}, "3 years of history", "2010-01-04 to 2010-03-01"),
         ("misspelt variable", lambda f: {"variables": {"AFTERCLOSE_DAAT": "x"}}, "AFTERCLOSE_DATA", "AFTERCLOSE_DAAT"),
         ("unknown profile", lambda f: {"profile": f / "nowhere.toml"}, "profile", "no such file"),
     ],
@@ -162,6 +163,17 @@ def test_a_wrong_question_is_answered_with_what_to_do(tmp_path: Path, words: lis
     done = afterclose(tmp_path / "root", *words, profile=profile)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("query", ["", "  ;", "-- nothing"])
+def test_a_query_that_asks_nothing_is_answered_with_what_to_do(tmp_path: Path, query: str):
+    import duckdb
+
+    duckdb.connect(str(tmp_path / "afterclose.duckdb")).close()
+    done = afterclose(tmp_path, "sql", "--", query)
+    assert done.returncode == 2, done.stderr
+    assert "expected one SQL statement" in done.stderr
+    assert "show tables" in done.stderr
 
 
 def test_every_command_explains_itself():

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from adapters.clock import FixedClock
+from adapters.sources.sample import SampleSource
 from assets.chain import Chain
-from orchestration.definitions import build_definitions
+from orchestration.definitions import build_definitions, last_session
 from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
+from orchestration.settings import FilesSourceSettings
+from quant.calendar import exchange_calendar
 from quant.errors import InputError
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
 from tests.chain.conftest import settings_of
@@ -117,11 +122,76 @@ def test_the_schedule_skips_a_holiday_and_waits_behind_a_failed_session(defs: dg
         ({"paper_start": "2013-02-18", "end": "2013-03-01"}, "session of XNYS in .calendar. paper_start, found 2013-02-18"),
         ({"paper_start": "2013-02-01", "end": "2013-01-02"}, "move the dates"),
         ({"paper_start": "2013-02-01", "end": "2013-03-01", "paper": "start = 2012-12-31"}, "paper. start, found 2012-12-31"),
+        ({"paper_start": "2010-06-01", "end": "2013-03-01"}, "2 years of history before .*found 2009-01-02 to 2010-06-01; load more or"),
     ],
 )
 def test_dates_that_do_not_fit_are_refused_by_name(tmp_path: Path, dates: dict[str, str], message: str):
     with pytest.raises(InputError, match=message):
         build_definitions(settings_of(**dates), tmp_path, LATER)  # type: ignore[arg-type]
+
+
+def test_two_books_of_one_name_are_refused(tmp_path: Path):
+    settings = settings_of(paper_start="2013-02-01", end="2013-03-01", paper='book = "backtest"')
+    with pytest.raises(InputError, match=r"expected two books in .paper. book and .backtest. book, found backtest for both"):
+        build_definitions(settings, tmp_path, LATER)
+
+
+@pytest.mark.parametrize(("end", "session"), [("2013-02-18", "2013-02-15"), ("2013-02-24", "2013-02-22"), ("2030-01-01", "2013-03-01")])
+def test_an_end_without_trading_is_the_session_before_it(end: str, session: str):
+    settings = settings_of(paper_start="2013-02-01", end=end)
+    assert last_session(settings, SampleSource(), LATER) == date.fromisoformat(session)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "[portfolio]\ngross_exposure_ratio = 1.2",
+            "expected max_gross_ratio of at least 1.2 for .* gross_exposure_ratio 1.2 .*found 1.1; raise it or lower gross_exposure_ratio",
+        ),
+        (
+            "[portfolio]\nnames_per_side = 1",
+            "expected max_name_ratio of at least 0.5 for .* over names_per_side 1 .*found 0.35; raise it or names_per_side",
+        ),
+        ('[portfolio]\nsides = "long_only"', "expected max_net_ratio of at least 1 for sides long_only .*found 0.3; raise it or lower"),
+        (
+            '[portfolio]\nsides = "long_only"\n[risk]\nmax_net_ratio = 1',
+            "expected max_name_ratio of at least 0.5 for sides long_only and gross_exposure_ratio 1 over names_per_side 2",
+        ),
+    ],
+)
+def test_limits_that_would_deny_the_weights_they_are_for_are_refused(tmp_path: Path, extra: str, message: str):
+    with pytest.raises(InputError, match=message):
+        build_definitions(settings_of(paper_start="2013-02-01", end="2013-03-01", extra=extra), tmp_path, LATER)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "[portfolio]\nnames_per_side = 3\ngross_exposure_ratio = 0.9\n[risk]\nmax_name_ratio = 0.15\nmax_gross_ratio = 0.9",
+        '[portfolio]\nsides = "long_only"\n[risk]\nmax_net_ratio = 1\nmax_name_ratio = 0.5',
+    ],
+)
+def test_limits_that_the_weights_just_reach_are_accepted(tmp_path: Path, extra: str):
+    build_definitions(settings_of(paper_start="2013-02-01", end="2013-03-01", extra=extra), tmp_path, LATER)
+
+
+FILES = """[source]
+kind = "files"
+[source.files]
+bars = "bars.parquet"
+publish_delay_minutes = {delay}
+"""
+
+
+def test_a_source_cannot_publish_after_the_next_open():
+    source = settings_of(paper_start="2013-02-01", end="2013-03-01", source=FILES.format(delay=960)).source
+    assert isinstance(source, FilesSourceSettings)
+    calendar, delay = exchange_calendar(), source.files.publish_delay_minutes
+    for session, following in pairwise(calendar.days):
+        assert calendar.publish_at(session, delay) < calendar.open_at(following)
+    with pytest.raises(ValidationError, match="publish_delay_minutes"):
+        settings_of(paper_start="2013-02-01", end="2013-03-01", source=FILES.format(delay=961))
 
 
 def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_one(defs: dg.Definitions):

@@ -66,6 +66,9 @@ STRUCTURE = {
     r"expected column session \(our session\) of type Date in .*, found Datetime": BARS.with_columns(pl.col("session").cast(pl.Datetime)),
     "expected symbol in every row in .*, found 1 rows without, first session=2013-03-01 symbol=None": changed(symbol=None),
     "expected session in every row in .*, found 1 rows": changed(session=None),
+    r"expected symbols that are not blank and not \* .* in .*, found 1 rows without, first session=.* symbol=\* ": changed(symbol="*"),
+    r"expected symbols that are not blank .*, found 1 rows without, first session=2013-03-01 symbol= open": changed(symbol=""),
+    r"expected symbols that are not blank .*, found 1 rows without, first session=2013-03-01 symbol= \t open": changed(symbol=" \t"),
     "expected values in column low in .*, found nulls only; fill it": BARS.with_columns(low=pl.lit(None, pl.Float64)),
     r'expected values in column vwap in .*, found nulls only; declare it: .*absent = \["vwap"\]': BARS.with_columns(
         vwap=pl.lit(None, pl.Float64)
@@ -91,6 +94,7 @@ BAD_ACTIONS = {
     "expected a value above zero and finite in .*, found 1 rows without, first .* value=-0.5": {"value": -0.5},
     "expected an ex_date that is a session of XNYS in .*, found 1 rows without, first ex_date=2013-03-02": {"ex_date": SATURDAY},
     "expected symbol in every row in .*, found 1 rows without": {"symbol": None},
+    r"expected symbols that are not blank and not \* .*, found 1 rows without": {"symbol": "*"},
 }
 
 
@@ -220,6 +224,21 @@ def test_a_number_or_date_that_is_none_is_shown(source: Callable[..., FilesSourc
     path.write_text(BARS.write_csv().replace("2013-03-01", "03/01/2013"))
     with pytest.raises(InputError, match=r"expected session as yyyy-mm-dd in .*, found 2 rows"):
         source(path).bars(*EVER)
+
+
+@pytest.mark.parametrize("blank_lines", ["", "\n\n"])
+def test_a_column_that_a_csv_file_has_twice_is_refused(source: Callable[..., FilesSource], tmp_path: Path, blank_lines: str):
+    header, *rows = BARS.write_csv().splitlines()
+    text = "\n".join([header + ",close", *(row + ",1.0" for row in rows)])
+    (tmp_path / "bars.csv").write_text(blank_lines + text)
+    with pytest.raises(InputError, match=r"expected one column for close in .*bars.csv, found close, close; keep one of them"):
+        source(tmp_path / "bars.csv").bars(*EVER)
+
+
+def test_a_column_that_nobody_reads_may_be_there_twice(source: Callable[..., FilesSource], tmp_path: Path):
+    header, *rows = BARS.write_csv().splitlines()
+    (tmp_path / "bars.csv").write_text("\ufeff" + "\n".join([header + ",,", *(row + ",," for row in rows)]))
+    assert_frame_equal(source(tmp_path / "bars.csv").bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
 
 
 def test_symbols_that_look_like_values_stay_symbols_in_csv(source: Callable[..., FilesSource], tmp_path: Path):

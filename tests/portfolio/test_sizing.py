@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
+import pytest
+
 from quant.ledger.book import BookState, Holding
 from quant.portfolio.sizing import NextBasis, proposed_orders
 from quant.trading.market import CorporateAction, SessionMarket
@@ -51,6 +53,24 @@ def test_a_held_name_without_a_close_is_frozen_and_its_capital_reserved():
     assert orders(state, {"A": 100.0, "B": 100.0}, {"A": 0.5, "B": -0.5}) == [("A", "open", "buy", 300), ("B", "open", "sell", 500)]
 
 
+@pytest.mark.parametrize("close", [1e-7, 5e-7])
+def test_a_price_that_the_ledger_would_hold_as_zero_does_not_trade(close: float):
+    assert orders(book(), {"A": close, "B": 100.0}, {"A": 0.5, "B": -0.5}) == [("B", "open", "sell", 500)]
+    assert orders(book(cash="80000", X=(100, "200")), {"X": close, "A": 100.0}, {"A": 0.5}) == [("A", "open", "buy", 300)]
+
+
+def test_a_price_that_a_split_brings_below_what_the_ledger_holds_does_not_trade():
+    split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=10.0, known_at=KNOWN)
+    assert orders(book(), {"A": 1e-6}, {"A": 0.5}, split) == []
+    assert orders(book(), {"A": 1e-6}, {"A": 0.5}) == [("A", "open", "buy", 50_000_000_000)]
+
+
 def test_quantities_are_on_the_share_basis_of_a_split_that_goes_ex_tomorrow():
     split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=4.0, known_at=KNOWN)
     assert orders(book(cash="50000", A=(500, "100")), {"A": 100.0}, {"A": 0.6}, split) == [("A", "open", "buy", 400)]
+
+
+@pytest.mark.parametrize(("shares", "ratio", "then"), [(300, 1 / 3, 100), (700, 1 / 7, 100), (300, 4 / 3, 400)])
+def test_a_holding_is_sold_whole_after_a_split_whose_ratio_is_no_round_float(shares: int, ratio: float, then: int):
+    split = CorporateAction(symbol="A", ex_date=date(2020, 1, 6), kind="split", value=ratio, known_at=KNOWN)
+    assert orders(book(cash="0", A=(shares, "100")), {"A": 100.0}, {}, split) == [("A", "close", "sell", then)]

@@ -62,6 +62,27 @@ def test_a_reverse_split_of_a_short_pays_its_fraction():
     assert done.pnl[0].cash_in_lieu == Decimal("-5.00")
 
 
+@pytest.mark.parametrize(
+    ("quantity", "ratio", "shares"), [(300, 1 / 3, 100), (700, 1 / 7, 100), (300, 4 / 3, 400), (-300, 1 / 3, -100), (300, 2 / 3, 200)]
+)
+def test_whole_lots_stay_whole_when_the_ratio_is_no_round_float_and_no_cash_is_paid(quantity: int, ratio: float, shares: int):
+    done = run(held(quantity, mark="60", cash="50000"), market(action("split", ratio), open_=60 / ratio, close=60 / ratio))
+    assert done.closing.quantity("AAA") == shares
+    assert done.pnl[0].cash_in_lieu == 0
+
+
+def test_two_splits_of_a_session_are_one_exact_ratio():
+    done = run(held(2100), market(action("split", 1 / 7), action("split", 4 / 3)))
+    assert done.closing.quantity("AAA") == 400
+    assert done.pnl[0].cash_in_lieu == 0
+
+
+def test_a_third_of_a_share_is_paid_in_cash():
+    done = run(held(100), market(action("split", 1 / 3), open_=300.0))
+    assert done.closing.quantity("AAA") == 33
+    assert done.pnl[0].cash_in_lieu == Decimal("100.00")
+
+
 def test_a_short_pays_the_dividend_and_a_long_receives_it():
     assert run(held(100), market(action("dividend", 0.25))).pnl[0].dividends == Decimal("25.00")
     assert run(held(-100), market(action("dividend", 0.25))).pnl[0].dividends == Decimal("-25.00")
@@ -79,6 +100,12 @@ def test_a_holding_without_a_bar_keeps_its_last_mark_on_the_new_share_basis_and_
     done = run(held(100), market(action("split", 4.0), open_=None, close=None))
     assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(400), mark=Decimal(25), stale=True)
     assert done.closing.nav == done.opening.nav
+
+
+def test_a_mark_that_becomes_zero_in_the_ledger_is_carried_and_split_as_zero():
+    assert run(held(100), market(open_=1e-7, close=1e-7)).closing.nav == 0
+    done = run(held(100, mark="0"), market(action("split", 1 / 3), open_=None, close=None))
+    assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(33), mark=Decimal(0), stale=True)
 
 
 def test_borrow_is_charged_on_shorts_only():
@@ -118,9 +145,16 @@ def test_an_order_sized_before_its_split_was_known_expires():
 
 @pytest.mark.parametrize(
     ("price", "volume", "quantity", "filled"),
-    [(50.0, 1e6, 100, 100), (50.0, 1e4, 1000, 100), (None, 1e6, 100, 0), (50.0, None, 100, 0), (50.0, 50.0, 100, 0)],
+    [
+        (50.0, 1e6, 100, 100),
+        (50.0, 1e4, 1000, 100),
+        (None, 1e6, 100, 0),
+        (50.0, None, 100, 0),
+        (50.0, 50.0, 100, 0),
+        (1e-7, 1e6, 100, 0),
+    ],
 )
-def test_an_order_fills_up_to_its_share_of_the_auction_and_not_without_bar_or_volume(price, volume, quantity, filled):
+def test_an_order_fills_up_to_its_share_of_the_auction_and_not_without_bar_price_or_volume(price, volume, quantity, filled):
     order = Order(
         book="b",
         session=date(2020, 1, 2),
