@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -14,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from adapters.lake import open_lake
 from adapters.sources.sample import SampleSource
-from quant.tables import TABLES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = """
@@ -157,10 +153,10 @@ def test_bad_input_gives_one_clear_message_exit_code_2_and_writes_nothing(
         (["report"], "afterclose demo"),
     ],
 )
-def test_a_wrong_question_is_answered_with_what_to_do(tmp_path: Path, words: list[str], message: str):
-    profile = tmp_path / "p.toml"
+def test_a_wrong_question_is_answered_with_what_to_do(folder: Path, words: list[str], message: str):
+    profile = folder / "p.toml"
     profile.write_text(PROFILE)
-    done = afterclose(tmp_path / "root", *words, profile=profile)
+    done = afterclose(folder / "fresh", *words, profile=profile)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr.replace("\n", " ")
 
@@ -181,47 +177,3 @@ def test_every_command_explains_itself():
     assert done.returncode == 0
     for command in ("demo", "history", "paper-run", "backfill", "status", "report", "sql", "start", "stop"):
         assert command in done.stdout
-
-
-def digests(root: Path) -> dict[str, str]:
-    lake = open_lake(root)
-    return {table: lake.digest(table) for table in TABLES}
-
-
-def commits(root: Path, table: str) -> int:
-    return len(list((root / "lake" / table / "_delta_log").glob("*.json")))
-
-
-def kill_demo_after(root: Path, profile: Path, table: str, more: int) -> None:
-    """Run `afterclose demo` and kill it, without warning, once it has committed ``table`` ``more`` times."""
-    command = [sys.executable, "-m", "orchestration.cli", "--profile", str(profile), "demo"]
-    before = commits(root, table)
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while commits(root, table) < before + more:
-            assert process.poll() is None, f"ended before it was killed after {more} more commits of {table}"
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-
-
-@pytest.mark.slow
-@pytest.mark.chaos
-@pytest.mark.smoke
-def test_a_job_killed_at_any_moment_and_run_again_converges_to_the_same_tables_and_orders(tmp_path: Path):
-    from adapters.clock import SystemClock
-    from adapters.ledger import open_ledger
-
-    profile = tmp_path / "p.toml"
-    profile.write_text(PROFILE)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = afterclose(whole, "demo", profile=profile)
-    assert done.returncode == 0, done.stderr
-    kill_demo_after(broken, profile, "alpha158", 2)  # amid the history's features
-    kill_demo_after(broken, profile, "scores", 1)  # trained, not yet registered
-    kill_demo_after(broken, profile, "fills", 2)  # the backtest's, then the first session's: booked, not yet decided
-    kill_demo_after(broken, profile, "orders", 1)  # decided and sent, not yet reported
-    last = afterclose(broken, "demo", profile=profile)
-    assert last.returncode == 0, last.stderr
-    assert digests(broken) == digests(whole)
-    books = [open_ledger(f"sqlite:///{root / 'ledger.sqlite'}", SystemClock()) for root in (whole, broken)]
-    assert books[0].entries("paper") == books[1].entries("paper")
-    assert books[0].orders("paper") == books[1].orders("paper")

@@ -18,7 +18,6 @@ from quant.calendar import exchange_calendar
 from tests.chain.conftest import Root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.xdist_group("documents")
 
 
 @pytest.fixture(scope="module")

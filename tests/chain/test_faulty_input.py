@@ -53,9 +53,6 @@ def figures(root: Root) -> pl.DataFrame:
     return root.table("performance").select("book", "session", "figure", "value")
 
 
-pytestmark = pytest.mark.xdist_group("faulty_input")  # the data roots are filled once
-
-
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory):
     with dg.instance_for_test() as instance:

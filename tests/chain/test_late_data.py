@@ -31,7 +31,6 @@ convention = "previous_close"
 absent = ["vwap"]
 bad_rows = "quarantine"
 """
-pytestmark = pytest.mark.xdist_group("late_data")
 
 
 class Case:

@@ -74,10 +74,7 @@ class TwoWays:
 
 @pytest.fixture(
     scope="module",
-    params=[  # each window's roots are filled once
-        pytest.param(TURN_OF_A_YEAR, id="turn of a year", marks=pytest.mark.xdist_group("two_ways_turn")),
-        pytest.param(SPLIT, id="split", marks=pytest.mark.xdist_group("two_ways_split")),
-    ],
+    params=[pytest.param(TURN_OF_A_YEAR, id="turn of a year"), pytest.param(SPLIT, id="split")],
 )
 def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoWays]:
     window: Window = request.param
