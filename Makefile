@@ -77,8 +77,8 @@ endif
 
 # The environment. The stamp is newer than what it was made from, so a second call costs nothing.
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
-	@echo "Installing requirements.lock into .venv (about a minute the first time)"
-	@if $(INSTALL_UV) && $(UV_PIP) sync --python $(BIN)/python $(HASHED) requirements.lock && $(UV_PIP) install --python $(BIN)/python $(EDITABLE); then :; else \
+	@echo "Installing requirements.lock into .venv (a minute or two the first time)"
+	@if $(INSTALL_UV) && $(UV_PIP) sync --compile-bytecode --python $(BIN)/python $(HASHED) requirements.lock && $(UV_PIP) install --python $(BIN)/python $(EDITABLE); then :; else \
 	  echo "uv could not; installing with pip, which takes longer" >&2; \
 	  $(PIP) install $(HASHED) -r requirements.lock && $(PIP) install $(EDITABLE); fi
 	@$(BIN)/python -c 'import lightgbm' 2>.venv/lightgbm.log || { tail -n 1 .venv/lightgbm.log >&2; \
