@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -23,6 +24,9 @@ from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, Repo
 from quant.risk.limit import RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
@@ -135,6 +139,7 @@ def session_partitions(chain: Chain, last: date | None) -> dg.DailyPartitionsDef
 
 def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]:
     """Every port with the adapter that serves it. A run has the lake for itself from its first step to its last."""
+    opened: dict[str, DeltaTable] = {}  # from run to run of this process
 
     @dg.resource(description="The profile as values.")
     def chain_resource() -> Chain:
@@ -149,7 +154,7 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
                 context.log.info(why)
 
         with at_work(root, settings, waiting):
-            yield open_lake(root, run_id=context.run.run_id if context.run else "")
+            yield open_lake(root, run_id=context.run.run_id if context.run else "", opened=opened)
 
     @dg.resource(description="SQLite ledger under the data root.")
     def ledger() -> Ledger:
@@ -174,7 +179,7 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
         from adapters.lake import open_lake
         from adapters.lake.warehouse import DuckDBWarehouse
 
-        return DuckDBWarehouse(open_lake(root), root / "afterclose.duckdb")
+        return DuckDBWarehouse(open_lake(root, opened=opened), root / "afterclose.duckdb")
 
     return {"chain": chain_resource, "lake": lake, "ledger": ledger, "models": models, "reports": reports, "warehouse_file": warehouse}
 

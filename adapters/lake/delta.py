@@ -33,9 +33,9 @@ def table_named(name: str) -> Table:
     return TABLES[name]
 
 
-def open_lake(root: Path, *, run_id: str = "") -> DeltaLake:
-    """The lake under a data root; ``run_id`` is written into every commit."""
-    return DeltaLake(Path(root) / "lake", run_id=run_id)
+def open_lake(root: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None) -> DeltaLake:
+    """The lake under a data root; ``run_id`` is written into every commit. Lakes that share ``opened`` read a table's log once."""
+    return DeltaLake(Path(root) / "lake", run_id=run_id, opened=opened)
 
 
 def frame_digest(rows: pl.DataFrame, table: Table) -> str:
@@ -68,10 +68,10 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
 class DeltaLake:
     """Lake port. Rows are checked against their table's contract before a byte is written."""
 
-    def __init__(self, folder: Path, *, run_id: str = "") -> None:
+    def __init__(self, folder: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None) -> None:
         self._folder = folder
         self._run_id = run_id
-        self._opened: dict[str, DeltaTable] = {}
+        self._opened = {} if opened is None else opened
 
     def read(
         self,
