@@ -100,6 +100,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     with opened() as page:
         show_graph(page, given.address, given.asset)
+        page.mouse.move(1000, 600)
+        page.mouse.wheel(0, -34)  # opened groups are laid out after the graph was fitted: bring the top of it into the picture
         save(page, given.folder / "asset-graph.png")
         show_group(page, given.address, given.group)
         widen(page)

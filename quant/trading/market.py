@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from math import prod
 
 import polars as pl
 
@@ -42,21 +43,9 @@ class SessionMarket:
     upcoming: Sequence[CorporateAction] = ()
     late: Sequence[CorporateAction] = ()
 
-    def split_ratio(self, symbol: str) -> float:
-        """New shares per old from the splits that go ex in this session."""
-        return _split_ratio(self.actions, symbol)
-
     def upcoming_split_ratio(self, symbol: str) -> float:
         """New shares per old from the splits known to go ex in the next session."""
-        return _split_ratio(self.upcoming, symbol)
-
-
-def _split_ratio(actions: Sequence[CorporateAction], symbol: str) -> float:
-    ratio = 1.0
-    for action in actions:
-        if action.symbol == symbol and action.kind == "split":
-            ratio *= action.value
-    return ratio
+        return prod(a.value for a in self.upcoming if a.symbol == symbol and a.kind == "split")
 
 
 def liquidity(adjusted: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFrame:
