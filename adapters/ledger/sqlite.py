@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +42,7 @@ def sqlite_engine(url: str) -> Engine:
     engine = create_engine(parsed, json_serializer=encode_json, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)
+    weakref.finalize(engine, engine.pool.dispose)  # a connection that nobody closes is a warning from Python 3.13 on
     return engine
 
 

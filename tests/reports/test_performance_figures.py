@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from importlib.util import find_spec
 from math import sqrt
 
 import numpy as np
@@ -96,6 +97,7 @@ def test_every_figure_of_a_small_book_is_what_a_hand_computes() -> None:
     assert got.short_history
 
 
+@pytest.mark.skipif(find_spec("qlib") is None, reason="pyqlib has no wheel for this Python")
 def test_figures_agree_with_qlib_risk_analysis() -> None:
     returns = np.round(np.random.default_rng(3).normal(0.0004, 0.012, 750), 6).tolist()
     with warnings.catch_warnings():
