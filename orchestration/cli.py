@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,8 +107,8 @@ def paper_run(session: SessionOption = None) -> None:
         if session is None:
             out.print(f"Session {chosen}: the last one the source {bench.source_name} can have.")
         bench.require_ready(chosen)
-        _sessions(bench, [chosen])
-        bench.print_summary(out)
+        _sessions(bench, [chosen], tell=True)
+        bench.print_summary(out, [bench.chain.paper_book])
 
 
 @app.command()
@@ -126,15 +127,20 @@ def backfill(
         if begin > end:
             raise InputError(expected("--from not after --to", found=f"{begin} > {end}", where="backfill", do="swap them"))
         bench.require_ready(begin)
-        _sessions(bench, bench.sessions(begin, end))
-        bench.print_summary(out)
+        _sessions(bench, bench.sessions(begin, end), tell=True)
+        bench.print_summary(out, [bench.chain.paper_book])
 
 
 @app.command()
 def status() -> None:
     """Last session of every asset, champion, positions, net asset value and state of the gate."""
+    from orchestration.settings import data_root, load_settings
     from orchestration.workbench import Workbench
 
+    load_settings()
+    if not (data_root() / "lake").exists():
+        out.print(f"No data in {data_root()} yet: run `afterclose demo`.", soft_wrap=True, highlight=False)
+        return
     with Workbench.opened() as bench:
         bench.print_status(out)
 
@@ -169,10 +175,7 @@ def sql(
     elif output == "json":
         sys.stdout.write(result.write_json() + "\n")
     elif output == "table":
-        table = Table(*result.columns)
-        for row in result.head(rows).iter_rows():
-            table.add_row(*("" if value is None else str(value) for value in row))
-        out.print(table)
+        _print_rows([[_plain(value) for value in row] for row in result.head(rows).iter_rows()], result.columns)
         if result.height > rows:
             out.print(f"{rows} of {result.height} rows; --rows shows more.")
     else:
@@ -218,6 +221,28 @@ def logs(follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep print
     launcher.logs(data_root(), follow=follow)
 
 
+def _print_rows(rows: list[list[str]], columns: list[str]) -> None:
+    """A table if it fits the width of the terminal, else one block a row: a number is never cut."""
+    widths = [max(len(name), *(len(row[place]) for row in rows), 1) if rows else len(name) for place, name in enumerate(columns)]
+    if sum(widths) + 3 * len(widths) + 1 <= out.width:
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+        return
+    label = max(map(len, columns))
+    for number, row in enumerate(rows, start=1):
+        out.print(f"-- row {number}", highlight=False)
+        for name, value in zip(columns, row, strict=True):
+            out.print(f"{name:<{label}}  {escape(value)}", highlight=False, soft_wrap=True)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return format(value.normalize() + 0, "f")  # without the zeros of its scale, and never 1E+3
+    return "" if value is None else str(value)
+
+
 def _history(bench: "Workbench") -> None:
     from orchestration.runs import job_steps, run_job
 
@@ -235,9 +260,11 @@ def _stepper(progress: Progress, task: object, label: str) -> Callable[[str, boo
     return watch
 
 
-def _sessions(bench: "Workbench", sessions: list[date]) -> None:
+def _sessions(bench: "Workbench", sessions: list[date], *, tell: bool = False) -> None:
+    """Run sessions in order under a progress bar; ``tell`` prints a line about each."""
     from orchestration.runs import run_sessions
 
+    done = bench.done_sessions()
     with bars() as progress:
         task = progress.add_task("daily sessions", total=len(sessions))
 
@@ -248,6 +275,9 @@ def _sessions(bench: "Workbench", sessions: list[date]) -> None:
             progress.update(task, description=f"session {session}", advance=1)
             for check in failed:
                 progress.console.print(f"  {session} {check.severity}: {check.check} of {check.asset}", highlight=False)
+            if tell:
+                again = "; it was done before, and the book is as it was" if session in done else ""
+                progress.console.print(f"{session}: {bench.told(session)}{again}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,10 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         backtest_book=settings.backtest.book,
         backtest_range=(settings.backtest.start, settings.backtest.end),
     )
-    model.folds(chain, paper_start)  # too little history to train on is known here, before anything is written
+    # Known here, before anything is written: faulty actions, and too little history to train on.
+    if source.facts.finite:
+        source.actions(start, paper_start)
+    model.folds(chain, paper_start)
     return chain
 
 

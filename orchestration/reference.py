@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -15,6 +16,56 @@ from orchestration.settings import REPOSITORY, FilesSourceSettings, SampleSettin
 from quant.tables import TABLES, Column
 from strategies.alpha_baseline.model import ModelSettings
 
+_MEANINGS = {
+    "source.kind": "which source",
+    "source.universe": "all its symbols, or a list of them",
+    "source.files.bars": "file or folder of Parquet or CSV, from the profile's folder",
+    "source.files.actions": "the same for splits and dividends; none: there are none",
+    "source.files.columns": 'their names to ours, where they differ: `{ date = "session" }`',
+    "source.files.convention": "how the vendor turns a dividend into a price factor: 1 - D / previous close, or C / (C + D) on the ex-date",
+    "source.files.absent": "optional columns (vwap) that the files have, but empty; a column that is not there needs no entry",
+    "source.files.bad_rows": "refuse the whole file, or let the gate keep bad rows out",
+    "source.files.publish_delay_minutes": "from the close until the bars are there; the decision comes after it and before the next open",
+    "calendar.exchange": "the exchange's calendar",
+    "calendar.start": "first session of the history",
+    "calendar.paper_start": "sessions before it are history, from it on daily sessions",
+    "calendar.end": "last session, if the source is to end earlier",
+    "strategy.name": "folder under strategies/",
+    "model.label": "return to predict: next open to the open after, or close to next close",
+    "model.label_scale": "labels as they are, or centred and scaled within their session",
+    "model.train_years": "calendar years of training; one more is validated on, so scores start after both",
+    "model.max_train_years": "roll the training window at this length; none: it grows",
+    "model.rounds": "trees at most",
+    "model.early_stopping_rounds": "stop after so many rounds without a better validation loss",
+    "model.seed": "of LightGBM",
+    "model.threads": "of LightGBM",
+    "model.params": "go to LightGBM as they are",
+    "portfolio.names_per_side": "N of top-N long and bottom-N short; at most half the names of a session",
+    "portfolio.sides": "long and short, or long only",
+    "portfolio.gross_exposure_ratio": "longs plus shorts, of net asset value",
+    "portfolio.initial_cash_usd": "cash a book starts with",
+    "costs.slippage_bps": "paid on every fill, of the price",
+    "costs.impact_coefficient": "price move (ratio) of an order as large as the auction; grows with the square root of the share taken",
+    "costs.commission_per_share_usd": "commission",
+    "costs.commission_minimum_usd": "commission of an order at least",
+    "costs.auction_share_ratio": "share of a session's volume that trades in the opening auction",
+    "costs.participation_cap_ratio": "share of the auction that one side of a symbol may take; the rest expires",
+    "costs.borrow_rate_annual": "fee on shorts, of their value",
+    "risk.max_gross_ratio": "longs plus shorts, of net asset value",
+    "risk.max_net_ratio": "longs minus shorts, of net asset value",
+    "risk.max_name_ratio": "one name, of net asset value",
+    "risk.max_order_notional_usd": "value of one order",
+    "risk.max_volume_ratio": "one order, of the 20-session median volume",
+    "gate.active_sessions": "a symbol seen in the last so many sessions is expected in this one",
+    "gate.feed_fault_ratio": "share of the expected symbols that may be missing or bad before the session stops",
+    "gate.feed_fault_min_symbols": "and how many that must be at least",
+    "paper.book": "name of the paper book",
+    "paper.start": "its first session; none: the paper start",
+    "backtest.book": "name of the backtest's book",
+    "backtest.start": "first session; none: the first with scores",
+    "backtest.end": "last session; none: the last before the paper start",
+    "broker.kind": "the embedded simulated exchange",
+}
 _MADE = "<!-- Made by `make docs`; edit the code it describes. -->\n"
 
 
@@ -42,11 +93,12 @@ def _is_factor(table: str, column: str) -> bool:
 
 
 def _row(name: str, column: Column) -> str:
-    return f"| {name} | {column.dtype} | {column.unit} | {'yes' if column.nullable else ''} | {column.description} |".replace("  ", " ")
+    meaning = column.description.replace("|", r"\|")
+    return f"| {name} | {column.dtype} | {column.unit} | {'yes' if column.nullable else ''} | {meaning} |".replace("  ", " ")
 
 
 def settings_reference() -> str:
-    """Every key of the profile with type, default and bounds."""
+    """Every key of the profile with its meaning, type, default and bounds; KeyError for a key that nobody explained."""
     parts = [
         _MADE,
         "# Settings\n",
@@ -60,15 +112,15 @@ def settings_reference() -> str:
         kind = field.annotation
         if key == "source":
             for name, model in (("sample", SampleSettings), ("files", FilesSourceSettings)):
-                parts += [f'\n## [source], kind = "{name}"\n', _doc(model), *_table(model)]
+                parts += [f'\n## [source], kind = "{name}"\n', _doc(model), *_table("source", model)]
         elif key == "model":
             parts += [
                 "\n## [model]\n",
                 "Overrides of the strategy's own defaults (strategies/alpha_baseline/config.toml).",
-                *_table(ModelSettings),
+                *_table("model", ModelSettings),
             ]
         elif isinstance(kind, type) and issubclass(kind, BaseModel):
-            parts += [f"\n## [{key}]\n", _doc(kind), *_table(kind)]
+            parts += [f"\n## [{key}]\n", _doc(kind), *_table(key, kind)]
         else:
             parts.append(f"\n`{key}`: {_kind(kind)}\n")
     return "\n".join(parts) + "\n"
@@ -78,27 +130,36 @@ def _doc(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
 
-def _table(model: type[BaseModel]) -> Iterator[str]:
-    yield "\n| key | type | default | bounds |\n|---|---|---|---|"
+def _table(section: str, model: type[BaseModel]) -> Iterator[str]:
+    yield "\n| key | meaning | type | default | bounds |\n|---|---|---|---|---|"
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             for nested, inner in kind.model_fields.items():
-                yield _setting(f"{name}.{nested}", inner)
+                yield _setting(section, f"{name}.{nested}", inner)
         else:
-            yield _setting(name, field)
+            yield _setting(section, name, field)
 
 
-def _setting(name: str, field: FieldInfo) -> str:
+def _setting(section: str, name: str, field: FieldInfo) -> str:
     default = "required" if field.is_required() else field.get_default(call_default_factory=True)
     shown = "" if default is PydanticUndefined else str(default if not isinstance(default, Mapping) or default else "{}")
-    bounds = ", ".join(str(m) for m in field.metadata)
-    return f"| {name} | {_kind(field.annotation)} | {shown} | {bounds} |"
+    bounds = ", ".join(_bound(m) for m in field.metadata)
+    return f"| {name} | {_MEANINGS[f'{section}.{name}']} | {_kind(field.annotation)} | {shown} | {bounds} |"
+
+
+def _bound(constraint: object) -> str:
+    for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+        if hasattr(constraint, name):
+            return f"{sign} {getattr(constraint, name)}"
+    return f"matches `{getattr(constraint, 'pattern', constraint)}`"
 
 
 def _kind(annotation: object) -> str:
     if get_origin(annotation) is not None and str(get_origin(annotation)).endswith("Literal"):
         return " or ".join(repr(value) for value in get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(repr(member.value) for member in annotation)
     text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
     return text.replace("typing.", "").replace("datetime.", "").replace("|", "or")
 

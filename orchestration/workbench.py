@@ -1,7 +1,7 @@
 """A data root at work for the command line: settings, Dagster instance, lake, ledger, and what is done or missing in it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -12,7 +12,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from orchestration.settings import Settings, data_root, load_settings
+from orchestration.settings import REPOSITORY, Settings, data_root, load_settings
 from quant.errors import InputError, SequenceError, expected
 
 if TYPE_CHECKING:
@@ -148,13 +148,21 @@ class Workbench:
             )
         return pages[-1]
 
-    def print_summary(self, out: Console) -> None:
-        """The two small tables, and where to look next."""
+    def told(self, session: date) -> str:
+        """What a session did, in a line."""
+        read = {"first": session, "last": session, "where": {"book": self.chain.paper_book}}
+        nav = self.lake.read("daily_nav", **read)["closing_nav"]
+        value = f", NAV {nav[0]:,.2f} USD" if len(nav) else ""
+        page = self.root / "reports" / self.chain.paper_book / f"{session}.html"
+        return f"{self.lake.read('fills', **read).height} fills, {self.lake.read('orders', **read).height} orders{value}, report {page}"
+
+    def print_summary(self, out: Console, books: Sequence[str] = ()) -> None:
+        """A small table for each of ``books`` (default: backtest and paper), and where to look next."""
         from adapters.report.html import figures_table
         from quant.modelling.information_coefficient import information_coefficient, summarise_ic
         from quant.reports.performance import performance
 
-        for book in (self.chain.backtest_book, self.chain.paper_book):
+        for book in books or (self.chain.backtest_book, self.chain.paper_book):
             nav = self.lake.read("daily_nav", where={"book": book})
             if nav.is_empty():
                 continue
@@ -169,7 +177,9 @@ class Workbench:
             out.print(table)
         out.print(f"report     {self.newest_report()}", soft_wrap=True, highlight=False)
         out.print(f"warehouse  {self.root / 'afterclose.duckdb'}", soft_wrap=True, highlight=False)
-        out.print("UI         make start   (or: afterclose start)", highlight=False)
+        flags = own_flags()
+        start = f"afterclose {flags} start" if flags else "make start   (or: afterclose start)"
+        out.print(f"UI         {start}", soft_wrap=True, highlight=False)
 
     def print_status(self, out: Console) -> None:
         """Last session of every table, champion, positions, net asset value, gate state."""
@@ -205,6 +215,13 @@ class Workbench:
             f"daily      {state if self.history_done() else 'no history yet: run `afterclose history` or `afterclose demo`'}",
             highlight=False,
         )
+
+
+def own_flags() -> str:
+    """The options that name this process's profile and data root, where they are not the default ones."""
+    named = {"--profile": os.environ.get("AFTERCLOSE_PROFILE"), "--data": os.environ.get("AFTERCLOSE_DATA")}
+    default = {"--profile": REPOSITORY / "afterclose.toml", "--data": REPOSITORY / "data"}
+    return " ".join(f"{option} {path}" for option, path in named.items() if path and Path(path).resolve() != default[option])
 
 
 def query_warehouse(query: str) -> pl.DataFrame:

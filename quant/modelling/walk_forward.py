@@ -46,8 +46,9 @@ def yearly_folds(calendar: ExchangeCalendar, *, first: date, last: date, train_y
             )
         )
     if not folds:
-        need = f"{train_years + 1} years of history before the first year to score"
-        raise InputError(expected(need, found=f"{first} to {last}", where="the profile", do="load more or lower model.train_years"))
+        need = f"a paper start in {first.year + train_years + 1} or later ({train_years} years to train on and one to validate on first)"
+        do = "move [calendar] start or paper_start, or lower train_years in [model]"
+        raise InputError(expected(need, found=f"start {first}, paper start {last}", where="[calendar] of the profile", do=do))
     return folds
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ kind = "files"
 universe = {universe}
 [source.files]
 bars = "{bars}"
-actions = "actions.csv"
+actions = "{actions}"
 convention = "ex_date_close"
 absent = ["vwap"]
 [calendar]
@@ -75,6 +76,7 @@ def spoilt(
     name: str,
     *,
     bars: str | None = None,
+    actions: str | None = None,
     file: str = "bars.csv",
     universe: str = '"all"',
     paper_start: str = "2010-03-01",
@@ -83,8 +85,11 @@ def spoilt(
     chosen = file if bars is None else f"{name}.csv"
     if bars is not None:
         (folder / chosen).write_text(bars)
+    announced = "actions.csv" if actions is None else f"{name}-actions.csv"
+    if actions is not None:
+        (folder / announced).write_text(actions)
     profile = folder / f"{name}.toml"
-    profile.write_text(FILES.format(universe=universe, bars=chosen, paper_start=paper_start) + more)
+    profile.write_text(FILES.format(universe=universe, bars=chosen, actions=announced, paper_start=paper_start) + more)
     return profile
 
 
@@ -110,13 +115,14 @@ def renamed(folder: Path) -> str:
         ("wrong dtype", lambda f: {"bars": swapped(f, "open", "abc")}, "open", "abc"),
         ("duplicate keys", lambda f: {"bars": "\n".join([*lines(f), lines(f)[1]])}, "symbol", "2010-01-04"),
         ("negative price", lambda f: {"bars": swapped(f, "low", "-1")}, "low", "-1"),
+        ("negative dividend", lambda f: {"actions": "ex_date,symbol,kind,value\n2010-02-08,IBM,dividend,-1.0"}, "value", "-1.0"),
         ("no session", lambda f: {"bars": swapped(f, "session", "2010-01-09")}, "session", "2010-01-09"),
         ("unknown symbol", lambda f: {"universe": '["AAPL", "NOPE"]'}, "NOPE", "AAPL"),
         ("paper start on a Saturday", lambda f: {"paper_start": "2010-02-27"}, "paper_start", "2010-02-27"),
         ("empty folder", lambda f: {"file": "empty"}, "empty", "none"),
         ("unknown setting", lambda f: {"more": "[portfolio]\ngros = 1.0\n"}, "known setting", "gros"),
         ("out of range", lambda f: {"more": "[portfolio]\ngross_exposure_ratio = -1\n"}, "gross_exposure_ratio", "-1"),
-        ("too little history", lambda f: {}, "3 years of history", "2010-01-04 to 2010-03-01"),
+        ("too little history", lambda f: {}, "a paper start in 2013 or later", "paper start 2010-03-01"),
         ("misspelt variable", lambda f: {"variables": {"AFTERCLOSE_DAAT": "x"}}, "AFTERCLOSE_DATA", "AFTERCLOSE_DAAT"),
         ("unknown profile", lambda f: {"profile": f / "nowhere.toml"}, "profile", "no such file"),
     ],
@@ -170,6 +176,16 @@ def test_a_query_that_asks_nothing_is_answered_with_what_to_do(tmp_path: Path, q
     assert done.returncode == 2, done.stderr
     assert "expected one SQL statement" in done.stderr
     assert "show tables" in done.stderr
+
+
+def test_rows_that_do_not_fit_the_terminal_are_shown_one_value_a_line_and_none_is_cut(capsys: pytest.CaptureFixture[str]):
+    from orchestration import cli
+
+    columns = [f"a_rather_long_column_{n}" for n in range(9)]
+    cli._print_rows([[f"value {n} [of] 9" for n in range(9)]], columns)
+    shown = capsys.readouterr().out
+    assert all(f"{name}  value {n} [of] 9" in shown for n, name in enumerate(columns))
+    assert [cli._plain(value) for value in (Decimal("2.000000000"), Decimal("0E-9"), Decimal(1000), None)] == ["2", "0", "1000", ""]
 
 
 def test_every_command_explains_itself():

@@ -122,7 +122,10 @@ def test_the_schedule_skips_a_holiday_and_waits_behind_a_failed_session(defs: dg
         ({"paper_start": "2013-02-18", "end": "2013-03-01"}, "session of XNYS in .calendar. paper_start, found 2013-02-18"),
         ({"paper_start": "2013-02-01", "end": "2013-01-02"}, "move the dates"),
         ({"paper_start": "2013-02-01", "end": "2013-03-01", "paper": "start = 2012-12-31"}, "paper. start, found 2012-12-31"),
-        ({"paper_start": "2010-06-01", "end": "2013-03-01"}, "2 years of history before .*found 2009-01-02 to 2010-06-01; load more or"),
+        (
+            {"paper_start": "2010-06-01", "end": "2013-03-01"},
+            "a paper start in 2011 or later .*found start 2009-01-02, paper start 2010-06-01; move",
+        ),
     ],
 )
 def test_dates_that_do_not_fit_are_refused_by_name(tmp_path: Path, dates: dict[str, str], message: str):

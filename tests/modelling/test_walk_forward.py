@@ -47,7 +47,7 @@ def test_a_rolling_window_drops_old_years():
 
 
 def test_too_little_history_is_refused():
-    with pytest.raises(InputError, match="3 years of history"):
+    with pytest.raises(InputError, match="a paper start in 2003 or later"):
         yearly_folds(CALENDAR, first=DAYS[0], last=date(2001, 5, 1), train_years=2, max_train_years=None)
 
 
