@@ -18,6 +18,7 @@ IN_CI = os.environ.get("CI") == "true"
 
 # Set before anything is imported that reads them.
 os.environ.setdefault("NUMBA_CACHE_DIR", str(REPOSITORY / "build" / "numba"))
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # one worker a core: more threads would only wait for each other
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false", "DAGSTER_DISABLE_TELEMETRY": "1"}
 for variable in [name for name in os.environ if name.upper().startswith("AFTERCLOSE") or name == "DAGSTER_HOME"]:
     del os.environ[variable]
