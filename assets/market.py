@@ -13,6 +13,7 @@ from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
 from quant.ports import Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
+from quant.tables import UTC_INSTANT
 
 WORST_ROWS = 10
 
@@ -98,15 +99,14 @@ def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: dateti
 def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:
     """Actions known to a session that went ex before it and were not known to the session of their ex-date."""
     first, before = chain.back(session, LATE_ACTION_SESSIONS), chain.calendar.previous(session)
-    known = known_actions(lake, chain.decision_instant(lake, ledger, session)).filter(pl.col("ex_date").is_between(first, before))
-    for ex_date in known["ex_date"].unique():
-        own = chain.calendar.on_or_after(ex_date)
-        if known.filter(pl.col("ex_date") == ex_date)["known_at"].max() > chain.publish_at(own):  # type: ignore[operator]
-            instant = chain.decision_instant(lake, ledger, own)
-            known = known.filter((pl.col("ex_date") != ex_date) | (pl.col("known_at") > instant))
-        else:  # the usual case, without a look into the ledger
-            known = known.filter(pl.col("ex_date") != ex_date)
-    return known
+    window = lake.read("corporate_actions", first=first, last=before)
+    own = {day: chain.calendar.on_or_after(day) for day in window["ex_date"].unique()}
+    published = pl.col("ex_date").replace_strict({day: chain.publish_at(at) for day, at in own.items()}, return_dtype=UTC_INSTANT)
+    if window.is_empty() or window.filter(pl.col("known_at") > published).is_empty():
+        return window.clear()  # the usual case, without a look into the ledger
+    known = actions_as_of(window, chain.decision_instant(lake, ledger, session))
+    instants = {day: chain.decision_instant(lake, ledger, at) for day, at in own.items()}
+    return known.filter(pl.col("known_at") > pl.col("ex_date").replace_strict(instants, return_dtype=UTC_INSTANT))
 
 
 def relearned(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> tuple[date, datetime]:
