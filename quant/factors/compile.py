@@ -1,160 +1,266 @@
-"""Computes factor expressions over a panel: parsed, checked for reach, evaluated one chunk of symbols after the other."""
+"""Computes factor expressions over a panel: parsed, checked for reach, planned, run in chunks that stay in the cache."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from bisect import bisect_left
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import polars as pl
 
 from quant.errors import ContractError, expected
-from quant.factors.expression import Elementwise, Feature, Number, Rolling, Shift, features, parse, walk
-from quant.factors.kernels import ELEMENTWISE, PAIRED, ROLLING, Series, quantile, shift
+from quant.factors.cross_section import cross_section
+from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
+from quant.factors.kernels import MARGIN, run
+from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import date
 
     from numpy.typing import NDArray
 
     from quant.factors.expression import Node
-    from quant.factors.kernels import Flags, Floats
+    from quant.factors.plan import Plan, Program
 
     Integers = NDArray[np.int64]
+    Results = NDArray[np.floating[Any]]
+    Floating = type[pl.Float32] | type[pl.Float64]
 
-CHUNK_ROWS = 16_384  # a few hundred columns of this length are alive at a time; longer ones leave the cache
+
+class ArrowStream(Protocol):
+    """A table of any library that speaks Arrow's C interface: polars, pyarrow, duckdb, pandas."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """The table's batches."""
+        ...
+
+
+CHUNK = 448  # rows computed at a time: some two hundred registers of this length fit the second-level cache
+PATCH = 128  # the same for rows with missing values in their reach, of which there are few in a row
+BATCH_ROWS = 65_536  # rows of a frame of evaluate: small enough for memory to be reused from one to the next
 
 
 def compute(
     expressions: Mapping[str, str],
-    panel: pl.DataFrame,
+    panel: ArrowStream,
     *,
-    dtype: type[pl.Float32] | type[pl.Float64] = pl.Float32,
+    dtype: Floating = pl.Float32,
+    mode: Mode = Mode.QLIB,
     allow_future: bool = False,
+    since: date | None = None,
+    threads: int | None = None,
 ) -> pl.DataFrame:
-    """session, symbol and one column per expression for every row of ``panel``, in its order.
+    """session, symbol and one column per expression for every row of ``panel`` (from session ``since`` on), in its order.
 
     ``panel`` has session, symbol and the Float64 fields that the expressions read, sorted by symbol and session, a null row for every
     session that a symbol misses (quant.factors.panel makes it). A column ``listing``, if there, starts a symbol afresh where it changes.
-    Values are computed in float64 and depend on the rows of their reach only. Null: missing (Qlib's NaN); infinite where Qlib
-    divides by zero. Raises FactorError for a bad expression, LookaheadError for one that reaches forward unless ``allow_future``,
-    ContractError for a panel that is not as described.
+    Values are computed in float64 and depend on the rows of their reach only: not on ``since``, ``threads`` (default: all cores) or what
+    else is computed. Null: missing (Qlib's NaN); infinite where Qlib divides by zero. Raises FactorError for a bad expression,
+    LookaheadError for one that reaches forward unless ``allow_future``, ContractError for a panel that is not as described.
     """
-    chunks = list(evaluate(expressions, panel, dtype=dtype, allow_future=allow_future))
-    return pl.concat(chunks, rechunk=False)
+    batches = evaluate(
+        expressions, panel, dtype=dtype, mode=mode, allow_future=allow_future, since=since, threads=threads, batch_rows=sys.maxsize
+    )
+    return pl.concat(batches, rechunk=False)
 
 
 def evaluate(
     expressions: Mapping[str, str],
-    panel: pl.DataFrame,
+    panel: ArrowStream,
     *,
-    dtype: type[pl.Float32] | type[pl.Float64] = pl.Float32,
+    dtype: Floating = pl.Float32,
+    mode: Mode = Mode.QLIB,
     allow_future: bool = False,
-    chunk_rows: int = CHUNK_ROWS,
+    since: date | None = None,
+    threads: int | None = None,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[pl.DataFrame]:
-    """``compute`` as a stream of frames, each of whole symbols: for callers that drop rows before they keep the rest.
+    """``compute`` as a stream of frames, each of whole symbols: for callers that write or drop rows before they take more.
 
     The first frame is empty, so that an empty panel has its columns too. How the rows are cut into frames changes no value.
     """
-    nodes = {name: parse(text) for name, text in expressions.items()}
-    if not allow_future:
-        for name, node in nodes.items():
-            refuse_lookahead(name, node)
-    starts = _starts(panel, sorted(frozenset[str]().union(*(features(node) for node in nodes.values()))))
-    yield panel.select("session", "symbol", *(pl.lit(None, dtype).alias(name) for name in nodes)).clear()
-    for first, last in _cuts(starts, chunk_rows):
-        rows = panel[int(starts[first]) : int(starts[last])]
-        yield _frame(nodes, rows, np.diff(starts[first : last + 1]), dtype)
+    frame = panel if isinstance(panel, pl.DataFrame) else pl.DataFrame(panel)
+    floats = (name for name, kind in frame.schema.items() if kind == pl.Float64)
+    nodes = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
+    starts = _starts(frame, list(nodes.values()))
+    nodes, frame = _without_cross_sections(nodes, frame, mode)
+    yield frame.select("session", "symbol", *(pl.lit(None, dtype).alias(name) for name in nodes)).clear()
+    yield from _batches(nodes, frame, starts, dtype, mode, since, threads or _cores(), batch_rows)
 
 
-def _starts(panel: pl.DataFrame, fields: Sequence[str]) -> Integers:
+@lru_cache(maxsize=64)
+def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *, allow_future: bool) -> Mapping[str, Node]:
+    nodes = {name: parse(text, fields) for name, text in expressions}
+    for name, node in nodes.items() if not allow_future else ():
+        refuse_lookahead(name, node)
+    return nodes
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _batches(
+    nodes: Mapping[str, Node],
+    panel: pl.DataFrame,
+    starts: Integers,
+    dtype: Floating,
+    mode: Mode,
+    since: date | None,
+    threads: int,
+    batch_rows: int,
+) -> Iterator[pl.DataFrame]:
+    planned = plan(tuple(nodes.values()), mode)
+    columns = np.empty((max(len(planned.fields), 1), panel.height))
+    for row, name in enumerate(planned.fields):
+        columns[row] = panel[name].to_numpy()
+    wanted = starts[:-1] if since is None else _first_rows(panel, starts, since)
+    kept = np.concatenate([[0], np.cumsum(starts[1:] - wanted)])
+    longest = int((starts[1:] - wanted).max(initial=1))
+    workers = [_Worker(planned, columns, longest) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        for first, last in _cuts(kept, batch_rows):
+            out = np.empty((len(nodes), kept[last] - kept[first]), np.float32 if dtype is pl.Float32 else np.float64)
+            shares = list(zip(workers, _shares(kept, first, last, threads), strict=True))
+            jobs = [pool.submit(worker.run, starts[a : b + 1], wanted[a:b], kept[a:b] - kept[first], out) for worker, (a, b) in shares[1:]]
+            worker, (a, b) = shares[0]
+            worker.run(starts[a : b + 1], wanted[a:b], kept[a:b] - kept[first], out)
+            for job in jobs:
+                job.result()
+            yield _frame(panel, list(nodes), starts[first : last + 1], wanted[first:last], out)
+
+
+class _Worker:
+    """One thread's registers, and the panel's columns that it reads."""
+
+    def __init__(self, planned: Plan, columns: NDArray[np.float64], longest: int) -> None:
+        self._planned = planned
+        self._columns = columns
+        self._chunk, self._patch = min(CHUNK, longest), min(PATCH, longest)
+        self._dense = self._registers(planned.dense, self._chunk)
+        self._masked = self._registers(planned.masked, self._patch)
+
+    def _registers(self, program: Program, rows: int) -> NDArray[np.float64]:
+        """A row of every register, those of constants filled."""
+        registers = np.zeros((program.registers, MARGIN + self._planned.past + self._planned.future + rows))
+        for number, value in program.presets.items():
+            registers[number] = value
+        return registers
+
+    def run(self, starts: Integers, wanted: Integers, offsets: Integers, out: Results) -> None:
+        """Fill the columns of ``out`` from ``offsets`` on for some listings; see quant.factors.kernels.run."""
+        planned = self._planned
+        dense, masked = (
+            (
+                program.code,
+                program.constants,
+                program.wires,
+                program.field_registers,
+                registers.reshape(-1),
+                registers.shape[1],
+                out.shape[1],
+            )
+            for program, registers in ((planned.dense, self._dense), (planned.masked, self._masked))
+        )
+        reach = planned.past, planned.future
+        single = out.view(np.float32).reshape(-1) if out.dtype == np.float32 else np.empty(0, np.float32)
+        double = out.view(np.float64).reshape(-1) if out.dtype == np.float64 else np.empty(0, np.float64)
+        run(dense, masked, *reach, self._columns, starts, wanted, offsets, single, double, self._chunk, self._patch)
+
+
+def _frame(panel: pl.DataFrame, names: Sequence[str], starts: Integers, wanted: Integers, out: Results) -> pl.DataFrame:
+    """Results of some adjacent listings with their keys, missing values as nulls."""
+    keys = panel.select("session", "symbol")[int(starts[0]) : int(starts[-1])]
+    if out.shape[1] < keys.height:
+        rows: list[Integers] = [np.arange(wanted[i] - starts[0], starts[i + 1] - starts[0]) for i in range(len(wanted))]
+        keys = keys[np.concatenate(rows)]
+    return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(names, out, strict=True)])
+
+
+def _starts(panel: pl.DataFrame, nodes: Sequence[Node]) -> Integers:
     """First row of every listing, then the number of rows. Raises ContractError if the panel is not what ``compute`` describes."""
-    needed = {"session": pl.Date, "symbol": pl.String, **dict.fromkeys(fields, pl.Float64)}
+    fields = sorted(frozenset[str]().union(*(features(node) for node in nodes)))
+    needed: dict[str, object] = {"session": pl.Date, "symbol": pl.String, **dict.fromkeys(fields, pl.Float64)}
     for name, dtype in needed.items():
         if panel.schema.get(name) != dtype:
             found = panel.schema.get(name, "no such column")
             raise ContractError(expected(f"column {name} of {dtype}", found=found, where="a factor panel", do="use quant.factors.panel"))
-    same = pl.col("symbol") == pl.col("symbol").shift()
-    misplaced = (pl.col("symbol") < pl.col("symbol").shift()) | (same & (pl.col("session") <= pl.col("session").shift()))
-    wrong = panel.filter(misplaced).select("symbol", "session").head(1)
-    if wrong.height:
-        found = "{} {}".format(*wrong.row(0)) + " out of order or twice"
+    for group in sorted(frozenset[str]().union(*(groups(node) for node in nodes)) - set(panel.columns)):
+        raise ContractError(expected(f"column {group} to group by", found="no such column", where="a factor panel", do="join it"))
+    runs = panel["symbol"].rle().struct.unnest()
+    starts = np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64)
+    session = panel["session"].to_physical().to_numpy()
+    backwards = np.flatnonzero(session[1:] <= session[:-1]) + 1
+    descending: Integers = starts[(runs["value"] <= runs["value"].shift()).arg_true().to_numpy()]
+    for row in sorted([*np.setdiff1d(backwards, starts).tolist(), *descending.tolist()])[:1]:
+        found = "{1} {0} out of order or twice".format(*panel.select("session", "symbol").row(row))
         raise ContractError(expected("rows sorted by symbol and session", found=found, where="a factor panel", do="sort it"))
     if "listing" in panel.columns:
-        same = same & (pl.col("listing") == pl.col("listing").shift())
-    first = panel.select((~same).fill_null(value=True)).to_series()
-    return np.append(first.arg_true().to_numpy(), panel.height).astype(np.int64)
+        relisted = (panel["listing"] != panel["listing"].shift()).arg_true().to_numpy()
+        starts = np.union1d(starts, relisted.astype(np.int64))
+    return starts
 
 
-def _cuts(starts: Integers, chunk_rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges of listings, each the shortest with at least ``chunk_rows`` rows."""
+def _first_rows(panel: pl.DataFrame, starts: Integers, since: date) -> Integers:
+    """Each listing's first row in session ``since`` or later, or its end."""
+    early = np.concatenate([[0], np.cumsum((panel["session"] < since).to_numpy())])
+    return starts[:-1] + (early[starts[1:]] - early[starts[:-1]])
+
+
+def _cuts(kept: Integers, rows: int) -> Iterator[tuple[int, int]]:
+    """Ranges of listings, each the shortest with at least ``rows`` rows; ``kept`` counts the rows before each listing."""
     first = 0
-    for last in range(1, len(starts)):
-        if starts[last] - starts[first] >= chunk_rows or last == len(starts) - 1:
+    for last in range(1, len(kept)):
+        if kept[last] - kept[first] >= rows or (last == len(kept) - 1 and kept[last] > kept[first]):
             yield first, last
             first = last
 
 
-def _frame(nodes: Mapping[str, Node], rows: pl.DataFrame, lengths: Integers, dtype: type[pl.Float32 | pl.Float64]) -> pl.DataFrame:
-    chunk = _Chunk(rows, lengths, pad=max((_stride(part) for node in nodes.values() for part in walk(node)), default=0))
-    target = np.float32 if dtype is pl.Float32 else np.float64
-    with np.errstate(all="ignore"):  # NaN and infinities are values here
-        columns = {name: chunk.series(node).values[chunk.exists].astype(target) for name, node in nodes.items()}
-    values = [pl.Series(name, column, nan_to_null=True) for name, column in columns.items()]
-    return rows.select("session", "symbol").with_columns(values)
+def _shares(kept: Integers, first: int, last: int, threads: int) -> list[tuple[int, int]]:
+    """Listings ``first`` to ``last`` in as many parts of about the same number of rows."""
+    sizes: list[int] = kept[first : last + 1].tolist()
+    cuts = [first + bisect_left(sizes, sizes[0] + (sizes[-1] - sizes[0]) * part // threads) for part in range(1, threads)]
+    return list(pairwise((first, *cuts, last)))
 
 
-def _stride(node: Node) -> int:
-    """Rows between a value of ``node`` and the farthest one it reads directly: what keeps a symbol from seeing its neighbour."""
+def _without_cross_sections(nodes: Mapping[str, Node], panel: pl.DataFrame, mode: Mode) -> tuple[dict[str, Node], pl.DataFrame]:
+    """The same factors with every cross-section, innermost first, computed for the whole panel and read as one more column."""
+    left = dict(nodes)
+    while pending := _innermost(left.values()):
+        names = {part: f"#{panel.width + number}" for number, part in enumerate(pending)}
+        arguments = {name: part.arg for part, name in names.items()}
+        starts = _starts(panel, list(arguments.values()))
+        batches = list(_batches(arguments, panel, starts, pl.Float64, mode, None, _cores(), BATCH_ROWS))
+        values = pl.concat(batches).select(arguments) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
+        panel = panel.with_columns(values.iter_columns())
+        panel = panel.with_columns(cross_section(part.op, pl.col(name), part.group).alias(name) for part, name in names.items())
+        columns: dict[Node, Feature] = {part: Feature(name=column) for part, column in names.items()}
+        left = {name: _replaced(node, columns) for name, node in left.items()}
+    return left, panel
+
+
+def _innermost(nodes: Iterable[Node]) -> list[CrossSection]:
+    """Cross-sections without another one inside, each once, in a fixed order."""
+    parts = {part for node in nodes for part in walk(node) if isinstance(part, CrossSection)}
+    return sorted((part for part in parts if not any(isinstance(inner, CrossSection) for inner in walk(part.arg))), key=repr)
+
+
+def _replaced(node: Node, columns: Mapping[Node, Feature]) -> Node:
+    """``node`` with whatever ``columns`` holds read from there."""
+    if node in columns:
+        return columns[node]
     match node:
-        case Shift(by=by):
-            return abs(by)
-        case Rolling(window=window):
-            return window - 1
-        case _:
-            return 0
-
-
-class _Chunk:
-    """Some symbols back to back, a pad before each and after the last, with every node computed so far."""
-
-    def __init__(self, rows: pl.DataFrame, lengths: Integers, pad: int) -> None:
-        self._rows = rows
-        padded = [part for length in lengths for part in (np.zeros(pad, np.bool_), np.ones(length, np.bool_))]
-        self.exists: Flags = np.concatenate([*padded, np.zeros(pad, np.bool_)])
-        self._done: dict[Node, Series] = {}
-
-    def series(self, node: Node) -> Series:
-        """The column of ``node``, NaN on the pads whatever its operator makes of them."""
-        if node not in self._done:
-            self._done[node] = Series(np.where(self.exists, self._values(node), np.nan), self.exists)
-        return self._done[node]
-
-    def _values(self, node: Node) -> Floats | Flags | float:
-        match node:
-            case Feature():
-                return self._field(node.name)
-            case Number():
-                return node.value
-            case Elementwise():
-                return ELEMENTWISE[node.op](*(self._operand(arg) for arg in node.args))
-            case Shift():
-                return shift(self.series(node.arg), node.by)
-            case Rolling():
-                return self._rolling(node)
-
-    def _field(self, name: str) -> Floats:
-        values = np.full(len(self.exists), np.nan)
-        values[self.exists] = self._rows[name].to_numpy()
-        return values
-
-    def _operand(self, node: Node) -> Floats | float:
-        return node.value if isinstance(node, Number) else self.series(node).values
-
-    def _rolling(self, node: Rolling) -> Floats:
-        args = [self.series(arg) for arg in node.args]
-        if node.level is not None:
-            return quantile(args[0], node.window, node.level)
-        if node.op in PAIRED:
-            return PAIRED[node.op](args[0], args[1], node.window)
-        return ROLLING[node.op](args[0], node.window)
+        case Feature() | Number():
+            return node
+        case Shift() | CrossSection():
+            return replace(node, arg=_replaced(node.arg, columns))
+        case Elementwise() | Rolling():
+            return replace(node, args=tuple(_replaced(arg, columns) for arg in node.args))

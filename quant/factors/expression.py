@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 FIELDS = ("open", "high", "low", "close", "volume", "vwap")
 MAX_WINDOW = 2520  # ten years of sessions; every symbol is padded by the longest window, so it has to have a bound
-MAX_LENGTH = 2000  # characters; bounds how deep an expression can nest
+MAX_LENGTH = 2000  # characters
+MAX_DEPTH = 100  # nested parts; every walk over a tree is recursive
+EMA_SPANS = 10  # an EMA over N reads the last 10 N rows: what it leaves out weighs (1 - 2 / (N + 1)) ** (10 N), less than 2.1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +64,22 @@ class Rolling:
     window: int
     level: float | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many rows it reads: the window, and EMA_SPANS times as many for an EMA."""
+        return self.window * EMA_SPANS if self.op == "EMA" else self.window
 
-Node: TypeAlias = Feature | Number | Elementwise | Shift | Rolling
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossSection:
+    """An operator of CROSS_SECTION over the symbols that have a value in the session, within the groups of column ``group`` if given."""
+
+    op: str
+    arg: Node
+    group: str | None = None
+
+
+Node: TypeAlias = Feature | Number | Elementwise | Shift | Rolling | CrossSection
 
 _COMPARE: Mapping[type[ast.cmpop], str] = {
     ast.Gt: "Gt",
@@ -82,6 +98,21 @@ _BINARY: Mapping[type[ast.operator], str] = {
     ast.BitAnd: "And",
     ast.BitOr: "Or",
 }
+_SYMBOL = dict(
+    zip(
+        ("Add", "Sub", "Mul", "Div", "Power", "And", "Or", "Gt", "Ge", "Lt", "Le", "Eq", "Ne"),
+        ("+", "-", "*", "/", "**", "&", "|", ">", ">=", "<", "<=", "==", "!="),
+        strict=True,
+    )
+)
+_BINDING = {  # how tightly Python binds them
+    **dict.fromkeys(_COMPARE.values(), 1),
+    "Or": 2,
+    "And": 3,
+    **dict.fromkeys(("Add", "Sub"), 4),
+    **dict.fromkeys(("Mul", "Div"), 5),
+    "Power": 6,
+}
 _LOGICAL = frozenset({*_COMPARE.values(), "And", "Or", "Not"})
 
 ELEMENTWISE: Mapping[str, int] = {  # operator -> number of arguments
@@ -91,18 +122,21 @@ ELEMENTWISE: Mapping[str, int] = {  # operator -> number of arguments
 }
 ROLLING: Mapping[str, int] = {  # operator -> number of series before the window
     **dict.fromkeys(("Mean", "Sum", "Count", "Std", "Var", "Max", "Min", "IdxMax", "IdxMin"), 1),
-    **dict.fromkeys(("Quantile", "Rank", "Slope", "Rsquare", "Resi"), 1),
+    **dict.fromkeys(("Quantile", "Rank", "Slope", "Rsquare", "Resi", "Skew", "Kurt", "Mad", "EMA", "WMA"), 1),
     **dict.fromkeys(("Corr", "Cov"), 2),
 }
-OPERATORS = (*ELEMENTWISE, *ROLLING, "Ref", "Delta", "Med")
+_LEAST = {"Skew": 3, "Kurt": 4}  # rows; Qlib refuses less, too
+CROSS_SECTION = ("CSRank", "CSZScore", "CSDemean", "CSScale")
+OPERATORS = (*ELEMENTWISE, *ROLLING, "Ref", "Delta", "Med", *CROSS_SECTION)
 
 _ALPHABET = re.compile(r"[\w\s$().,+\-*/<>=!&|]*", re.ASCII)
 _FIELD_MARK = "Z"  # in place of $: keeps every position, can start a name, cannot continue a number
 
 
-def parse(text: str) -> Node:
+def parse(text: str, fields: Sequence[str] = FIELDS) -> Node:
     """The node that a Qlib expression such as ``Corr($close, Log($volume+1), 5)`` stands for; equal expressions give equal nodes.
 
+    ``fields`` are the columns that it may read; a column that symbols are grouped by is checked when the panel is there.
     Raises FactorError with the position of whatever is not in the language.
     """
     allowed = _ALPHABET.match(text)
@@ -115,15 +149,22 @@ def parse(text: str) -> Node:
     blank = len(plain) - len(plain.lstrip())  # ast refuses indentation
     try:
         tree = ast.parse(plain[blank:].replace("$", _FIELD_MARK), mode="eval")
-        node = _Reader(text=plain, offset=blank).read(tree.body)
+        node = _Reader(text=plain, offset=blank, fields=fields).read(tree.body)
+        deep = _depth(node) > MAX_DEPTH
     except SyntaxError as fault:
         at = blank + max((fault.offset or 1) - 1, 0)
         raise _refuse(text, at, "a factor expression", fault.msg, "fix the syntax") from None
     except (RecursionError, MemoryError):
-        raise _refuse(text, 0, "a factor expression", "too many nested parts", "split it into several factors") from None
+        deep, node = True, Number(value=0.0)
+    if deep:
+        raise _refuse(text, 0, f"at most {MAX_DEPTH} nested parts", "more", "split it into several factors")
     if not features(node):
         raise _refuse(text, 0, "a series", "a constant", "use at least one $field")
     return node
+
+
+def _depth(node: Node) -> int:
+    return 1 + max((_depth(child) for child in children(node)), default=0)
 
 
 def children(node: Node) -> tuple[Node, ...]:
@@ -131,7 +172,7 @@ def children(node: Node) -> tuple[Node, ...]:
     match node:
         case Feature() | Number():
             return ()
-        case Shift():
+        case Shift() | CrossSection():
             return (node.arg,)
         case Elementwise() | Rolling():
             return node.args
@@ -145,8 +186,41 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def features(node: Node) -> frozenset[str]:
-    """Columns of the panel that ``node`` reads."""
+    """Columns of the panel that ``node`` reads as numbers."""
     return frozenset(part.name for part in walk(node) if isinstance(part, Feature))
+
+
+def groups(node: Node) -> frozenset[str]:
+    """Columns of the panel that ``node`` groups symbols by."""
+    return frozenset(part.group for part in walk(node) if isinstance(part, CrossSection) and part.group)
+
+
+def text(node: Node) -> str:
+    """``node`` in the language: ``parse(text(node)) == node``."""
+    match node:
+        case Feature(name=name):
+            return f"${name}"
+        case Number(value=value):
+            return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        case Elementwise(op=op, args=(left, right)) if op in _SYMBOL:
+            return f"{_operand(left, op, first=True)} {_SYMBOL[op]} {_operand(right, op, first=False)}"
+        case Elementwise(op=op, args=args):
+            return f"{op}({', '.join(map(text, args))})"
+        case Shift(arg=arg, by=by):
+            return f"Ref({text(arg)}, {by})"
+        case Rolling(op=op, args=args, window=window, level=level):
+            parts = [*map(text, args), str(window), *([] if level is None else [repr(level)])]
+            return f"{op}({', '.join(parts)})"
+        case CrossSection(op=op, arg=arg, group=group):
+            return f"{op}({text(arg)}, ${group})" if group else f"{op}({text(arg)})"
+
+
+def _operand(node: Node, op: str, *, first: bool) -> str:
+    """``node`` as an operand of ``op``, in parentheses unless Python binds it at least as tightly."""
+    inner = _BINDING.get(node.op, 9) if isinstance(node, Elementwise) and len(node.args) == 2 else 9
+    negative = isinstance(node, Number) and node.value < 0
+    loose = inner < _BINDING[op] or (inner == _BINDING[op] and (not first or op in _COMPARE.values() or op == "Power"))
+    return f"({text(node)})" if loose or negative else text(node)
 
 
 def _refuse(text: str, at: int, what: str, found: object, do: str) -> FactorError:
@@ -155,10 +229,14 @@ def _refuse(text: str, at: int, what: str, found: object, do: str) -> FactorErro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """Turns one expression's ast into nodes; ``text`` is the expression on one line, ``offset`` what was cut off its start."""
+    """Turns one expression's ast into nodes that read ``fields``.
+
+    ``text`` is the expression on one line, ``offset`` what was cut off its start.
+    """
 
     text: str
     offset: int
+    fields: Sequence[str]
 
     def read(self, tree: ast.expr) -> Node:
         match tree:
@@ -183,8 +261,8 @@ class _Reader:
     def feature(self, tree: ast.Name) -> Feature:
         name = tree.id.removeprefix(_FIELD_MARK)
         at = self.offset + tree.col_offset
-        if self.text[at] != "$" or name not in FIELDS:
-            known = ", ".join(f"${field}" for field in FIELDS)
+        if self.text[at] != "$" or name not in self.fields:
+            known = ", ".join(f"${field}" for field in self.fields)
             raise self.refuse(tree, f"one of {known}", self.text[at : at + len(tree.id)], "use one of them")
         return Feature(name=name)
 
@@ -196,7 +274,7 @@ class _Reader:
 
     def negative(self, operand: ast.expr) -> Node:
         arg = self.read(operand)
-        return Number(value=-arg.value) if isinstance(arg, Number) else Elementwise(op="Mul", args=(arg, Number(value=-1.0)))
+        return Number(value=0.0 - arg.value) if isinstance(arg, Number) else Elementwise(op="Mul", args=(arg, Number(value=-1.0)))
 
     def elementwise(self, tree: ast.expr, op: str, args: Sequence[ast.expr]) -> Node:
         nodes = tuple(self.read(arg) for arg in args)
@@ -218,6 +296,8 @@ class _Reader:
         if name in ("Ref", "Delta"):
             self.count(tree, name, args, 2)
             return self.shift(name, args[0], args[1])
+        if name in CROSS_SECTION:
+            return self.cross_section(tree, name, args)
         if name == "Med":
             self.count(tree, name, args, 2)
             return Rolling(op="Quantile", args=self.series(args[:1]), window=self.window(args[1]), level=0.5)
@@ -233,7 +313,26 @@ class _Reader:
         level = self.number(args[series + 1]) if name == "Quantile" else None
         if level is not None and not 0 <= level <= 1:
             raise self.refuse(args[series + 1], "a quantile between 0 and 1", level, "use 0.8 for the 80 % quantile")
-        return Rolling(op=name, args=self.series(args[:series]), window=self.window(args[series]), level=level)
+        rolling = Rolling(op=name, args=self.series(args[:series]), window=self.window(args[series]), level=level)
+        least = _LEAST.get(name, 1)
+        if rolling.window < least:
+            raise self.refuse(args[series], f"a {name} over at least {least} rows", rolling.window, "fewer values never have one")
+        if rolling.rows > MAX_WINDOW:
+            most = MAX_WINDOW // EMA_SPANS
+            raise self.refuse(args[series], f"an EMA over at most {most} rows", rolling.window, f"it reads {EMA_SPANS} times as many")
+        return rolling
+
+    def cross_section(self, tree: ast.Call, name: str, args: Sequence[ast.expr]) -> CrossSection:
+        if len(args) not in (1, 2):
+            raise self.refuse(tree, f"a series and perhaps a group in {name}", f"{len(args)} arguments", "add or drop some")
+        (arg,) = self.series(args[:1])
+        return CrossSection(op=name, arg=arg, group=self.group(args[1]) if len(args) == 2 else None)
+
+    def group(self, tree: ast.expr) -> str:
+        at = self.offset + tree.col_offset
+        if not isinstance(tree, ast.Name) or self.text[at] != "$":
+            raise self.refuse(tree, "a column to group by", ast.unparse(tree).replace(_FIELD_MARK, "$"), "write it as $sector")
+        return tree.id.removeprefix(_FIELD_MARK)
 
     def shift(self, name: str, arg: ast.expr, by: ast.expr) -> Node:
         (node,) = self.series([arg])

@@ -1,354 +1,689 @@
-"""Qlib's operators on columns.
+"""The interpreter of factor programs: one small numba loop per instruction, over chunks of rows that stay in the cache.
 
-A column holds several symbols back to back, each after a pad of rows that do not exist. Missing values are NaN; a row that does not exist
-is NaN too, and ``exists`` tells the two apart, because Qlib's windows count missing rows of a symbol but not those before its first.
+A program (quant.factors.plan) works on registers: rows of one float64 matrix, each as long as a chunk with its lookback. Every instruction
+writes the rows that later ones need of it, so a single session costs a triangle of work, not a rectangle.
 
-A value depends on the rows of its window only, bit for bit, however many rows surround them: there are no running sums; a window's
-statistic is merged from those of two adjacent blocks, split by the window's length alone, and the leaves are elementwise. Moments merge by
-Chan, Golub and LeVeque (1979), which is as exact as two passes over the window and gives exactly 0 for the deviation of a constant.
+Two programs compute the same expressions. The *dense* one knows that every window is full and every value in it finite, so counts are
+constants; the *masked* one counts. Rows that the dense program may not compute (the first ones of a listing, those whose reach holds a
+missing or infinite value) are computed by the masked one. Both do the same arithmetic in the same order, so where both may compute a
+row they give the same bits, and which of the two did is nobody's business.
 
-Conventions (pandas' rolling with min_periods 1, Qlib's data/ops.py): infinities count as missing inside windows; deviations use n - 1;
-Slope, Rsquare and Resi regress on the row's position and skip missing ones; Rsquare and Corr are NaN where a deviation is at most 2e-5;
-Quantile is linear; Rank is the average rank over n; IdxMax and IdxMin count from 1 at the window's first existing row, the first missing
-value wins, ties go to the earliest; a comparison with NaN is 0.
+No loop carries a value from one row to the next: what is written depends on the rows of the window alone, however rows are cut into chunks.
+The compiler may neither reorder nor contract floating-point operations (numba's default, kept on purpose).
 """
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+import math
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
+from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Operand = Floats | float
+    from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Singles = NDArray[np.float32]
+    Integers = NDArray[np.int64]
+    # code, constants, wires, registers of the fields, the registers, length of a register, length of a result
+    Program = tuple[NDArray[np.int32], Floats, Integers, Integers, Floats, int, int]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _compiled(function: F) -> F:
+    """``function`` as machine code, made at its first call and kept on disk; it runs without the interpreter's lock."""
+    return cast("F", njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def _inlined(function: F) -> F:
+    """``function`` as a part of its only caller: compiled once, not once more on its own."""
+    return cast("F", njit(error_model="numpy", inline="always")(function))
+
+
+class Op(IntEnum):
+    """Instructions: ``a`` are operands at the row itself, ``b`` operands ``lag`` rows earlier, ``k`` constants."""
+
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    GREATER = 4
+    LESS = 5
+    GT = 6
+    GE = 7
+    LT = 8
+    LE = 9
+    EQ = 10
+    NE = 11
+    POWER = 12
+    ABS = 13
+    SIGN = 14
+    LOG = 15
+    SQRT = 16
+    NOT = 17
+    SHIFT = 18  # b
+    KNOWN = 19  # 1 where a is finite, else 0
+    FILL = 20  # a where finite, else k
+    SUM = 21  # totals of two adjacent blocks
+    HIGH = 22
+    LOW = 23
+    DECAY = 24  # a + k b
+    CHECK = 25  # adds 0 to register BAD where a is finite, else NaN
+    IF = 26  # a1 where a0 is not 0, else a2
+    ABSENT = 27  # a0, missing where a1 is 0
+    FIRST = 28  # a0 where finite, else k where a1 is not 0, else -k
+    WHEN = 29  # a0 where a1 >= k, else missing
+    HIGH_AGE = 30  # (value, age) of the newer block a and the older one b, k rows longer ago; the older wins a tie
+    LOW_AGE = 31
+    MOMENTS = 32  # (mean, square) of full blocks; k = share of the older one, weight of the step
+    TREND = 33  # (xy, mean of y) with positions as x; k = step of x, weight
+    CROSS = 34  # (xy, mean of x, mean of y); k = weight
+    MOMENTS_N = 35  # (mean, square, n)
+    COMOMENTS_N = 36  # (n, x, y, xx, yy, xy); k = what x falls by from the newer block's last row to the older one's
+    HIGHER_N = 37  # (n, mean, square, cube, fourth)
+    LAGGED = 38  # a0 + (b0 + k b1)
+    RANK = 39  # a1 + how many of the values k0 to k1 - 1 rows back are below a0, plus how many are at most it
+    MAD = 40  # sum of |a0 - a1| over k rows of a0
+    EXCHANGE = 41  # (lesser, greater) of a and b
+    LEAST_OF_GREATER = 42  # min(a1, max(a0, b))
+    GREATEST_OF_LESS = 43  # max(a1, min(a0, b))
+    LERP = 44  # a0 + (a1 - a0) k
+    PICK = 45  # linear at place k (a0 - 1) of the ascending registers wires[lag:]
+    VARIANCE = 46  # square a0 over n a1
+    RESIDUAL = 47  # a0 - (a1 - a2 a3)
+    RSQUARE = 48  # of (xy, xx, yy), missing where yy <= k
+    RSQUARE_N = 49  # of (xy, xx, yy, n)
+    CORRELATION = 50  # of (xy, xx, yy), missing where either square is at most k
+    CORRELATION_N = 51  # of the pairs' (xy, xx, yy) and either series' own (square, n)
+    SKEW = 52  # of (n, square, cube)
+    KURT = 53  # of (n, square, fourth)
+    STORE = 54  # a is result number lag
+    STORE_QUOTIENT = 55  # a0 / a1 is result number lag
+
+
+OUT, NOW, BEFORE = 5, 7, 6  # most operands of a kind
+FIRST_OUT, FIRST_NOW, FIRST_BEFORE = 4, 4 + OUT, 4 + OUT + NOW  # columns of an instruction, after op, need, ahead and lag
+WIDTH = FIRST_BEFORE + BEFORE
+BAD, EXISTS, POSITION = 0, 1, 2  # registers that are filled before a program runs
 FLAT = 2e-5  # Qlib: a deviation at most this big is none
+LANES = 16  # rows that a loop takes at once
+MARGIN = LANES  # rows before a register's first that may be written, and read ``pad`` rows back
+_FLAT_SQUARE = FLAT * FLAT
+
+# Every kernel is given where its rows begin in the registers ``r``, and how many they are. Slices first: with few of them, the compiler can
+# see that they do not overlap, and computes several rows at a time.
 
 
-class Moments(NamedTuple):
-    """Of a block: number of values, their mean, sum of squared deviations from it."""
-
-    n: Floats
-    mean: Floats
-    square: Floats
-
-
-class Comoments(NamedTuple):
-    """Of a block of pairs: number, means of x and y, sums of squared deviations, sum of their products."""
-
-    n: Floats
-    x: Floats
-    y: Floats
-    xx: Floats
-    yy: Floats
-    xy: Floats
-
-
-class Peak(NamedTuple):
-    """Of a block: its greatest value and how many rows before the block's last one it is, the earliest if tied."""
-
-    value: Floats
-    age: Floats
-
-
-T = TypeVar("T")
-
-
-class Blocks(Generic[T]):
-    """A statistic of the last ``window`` rows at every row of a column, built from windows of one row (``leaf``)."""
-
-    def __init__(self, leaf: T, merge: Callable[[T, T, int], T]) -> None:
-        self._windows = {1: leaf}
-        self._merge = merge
-
-    def over(self, window: int) -> T:
-        """The statistic at every row; windows that a symbol's first row cuts short hold what there is."""
-        if window not in self._windows:
-            newer = window // 2 if window % 2 == 0 else window - 1  # a function of the window alone: see the module's text
-            self._windows[window] = self._merge(self.over(newer), self.over(window - newer), newer)
-        return self._windows[window]
-
-
-def _older(values: Floats, lag: int, fill: float = 0.0) -> Floats:
-    shifted = np.full_like(values, fill)
-    shifted[lag:] = values[:-lag]
-    return shifted
-
-
-def _add(newer: Floats, older: Floats, lag: int) -> Floats:
-    return newer + _older(older, lag)
-
-
-def _greatest(newer: Floats, older: Floats, lag: int) -> Floats:
-    return np.fmax(newer, _older(older, lag, np.nan))
-
-
-def _least(newer: Floats, older: Floats, lag: int) -> Floats:
-    return np.fmin(newer, _older(older, lag, np.nan))
-
-
-def _higher(newer: Peak, older: Peak, lag: int) -> Peak:
-    value, age = _older(older.value, lag, -np.inf), _older(older.age, lag) + lag
-    earlier = value >= newer.value
-    return Peak(np.where(earlier, value, newer.value), np.where(earlier, age, newer.age))
-
-
-def _moments(newer: Moments, older: Moments, lag: int) -> Moments:
-    added = _older(older.n, lag)
-    n = newer.n + added
-    share = added / np.maximum(n, 1.0)
-    step = _older(older.mean, lag) - newer.mean
-    square = newer.square + _older(older.square, lag) + step * step * (newer.n * share)
-    return Moments(n, newer.mean + step * share, square)
-
-
-def _comoments(newer: Comoments, older: Comoments, lag: int, drift: float = 0.0) -> Comoments:
-    """``drift`` is what x falls by per row back, where x is measured from each block's last row."""
-    added = _older(older.n, lag)
-    n = newer.n + added
-    share = added / np.maximum(n, 1.0)
-    weight = newer.n * share
-    x = _older(older.x, lag) - drift * lag - newer.x
-    y = _older(older.y, lag) - newer.y
-    return Comoments(
-        n,
-        newer.x + x * share,
-        newer.y + y * share,
-        newer.xx + _older(older.xx, lag) + x * x * weight,
-        newer.yy + _older(older.yy, lag) + y * y * weight,
-        newer.xy + _older(older.xy, lag) + x * y * weight,
-    )
+@_compiled
+def _simple(op: int, r: Floats, n: int, d: int, a: int, b: int, k: float) -> None:
+    """Instructions of at most two operands and one result."""
+    out = r[d : d + n]
+    x = r[a : a + n]
+    y = r[b : b + n]
+    if op == Op.ADD or op == Op.SUM:
+        for p in range(n):
+            out[p] = x[p] + y[p]
+    elif op == Op.SUB:
+        for p in range(n):
+            out[p] = x[p] - y[p]
+    elif op == Op.MUL:
+        for p in range(n):
+            out[p] = x[p] * y[p]
+    elif op == Op.DIV:
+        for p in range(n):
+            out[p] = x[p] / y[p]
+    elif op == Op.GREATER:
+        for p in range(n):
+            out[p] = x[p] if (x[p] > y[p]) | (x[p] != x[p]) else y[p]
+    elif op == Op.LESS:
+        for p in range(n):
+            out[p] = x[p] if (x[p] < y[p]) | (x[p] != x[p]) else y[p]
+    elif op == Op.GT:
+        for p in range(n):
+            out[p] = 1.0 if x[p] > y[p] else 0.0
+    elif op == Op.GE:
+        for p in range(n):
+            out[p] = 1.0 if x[p] >= y[p] else 0.0
+    elif op == Op.LT:
+        for p in range(n):
+            out[p] = 1.0 if x[p] < y[p] else 0.0
+    elif op == Op.LE:
+        for p in range(n):
+            out[p] = 1.0 if x[p] <= y[p] else 0.0
+    elif op == Op.EQ:
+        for p in range(n):
+            out[p] = 1.0 if x[p] == y[p] else 0.0
+    elif op == Op.NE:
+        for p in range(n):
+            out[p] = 1.0 if x[p] != y[p] else 0.0
+    elif op == Op.POWER:
+        for p in range(n):
+            out[p] = x[p] ** y[p]
+    elif op == Op.ABS:
+        for p in range(n):
+            out[p] = abs(x[p])
+    elif op == Op.SIGN:
+        for p in range(n):
+            v = np.float32(x[p])  # Qlib's cast: what is below float32's range has no sign
+            out[p] = 1.0 if v > 0.0 else (-1.0 if v < 0.0 else (0.0 if v == 0.0 else np.nan))
+    elif op == Op.LOG:
+        for p in range(n):
+            out[p] = math.log(x[p])
+    elif op == Op.SQRT:
+        for p in range(n):
+            out[p] = math.sqrt(x[p])
+    elif op == Op.NOT:
+        for p in range(n):
+            out[p] = 1.0 - x[p]
+    elif op == Op.SHIFT:
+        for p in range(n):
+            out[p] = y[p]
+    elif op == Op.KNOWN:
+        for p in range(n):
+            out[p] = 1.0 if abs(x[p]) < np.inf else 0.0
+    elif op == Op.FILL:
+        for p in range(n):
+            out[p] = x[p] if abs(x[p]) < np.inf else k
+    elif op == Op.HIGH:
+        for p in range(n):
+            out[p] = x[p] if x[p] > y[p] else y[p]
+    elif op == Op.LOW:
+        for p in range(n):
+            out[p] = x[p] if x[p] < y[p] else y[p]
+    elif op == Op.DECAY:
+        for p in range(n):
+            out[p] = x[p] + k * y[p]
+    elif op == Op.CHECK:
+        for p in range(n):
+            out[p] += x[p] * 0.0
 
 
-def _trend(newer: Comoments, older: Comoments, lag: int) -> Comoments:
-    return _comoments(newer, older, lag, drift=1.0)
-
-
-class Series:
-    """One column of a chunk. It keeps the window statistics computed so far, so that factors over the same column share them."""
-
-    def __init__(self, values: Floats, exists: Flags) -> None:
-        self.values = values
-        self.exists = exists
-        self._pairs: dict[Series, Blocks[Comoments]] = {}
-        self._sorted: dict[int, Floats] = {}
-
-    @cached_property
-    def known(self) -> Flags:
-        """Rows that windows count: neither missing nor infinite."""
-        return np.isfinite(self.values)
-
-    @cached_property
-    def clean(self) -> Floats:
-        """Values, NaN where not known."""
-        return np.where(self.known, self.values, np.nan)
-
-    @cached_property
-    def filled(self) -> Floats:
-        """Values, 0 where not known."""
-        return np.where(self.known, self.values, 0.0)
-
-    @cached_property
-    def rows(self) -> Blocks[Floats]:
-        """Existing rows, missing values included."""
-        return Blocks(self.exists.astype(np.float64), _add)
-
-    @cached_property
-    def counts(self) -> Blocks[Floats]:
-        """Known values."""
-        return Blocks(self.known.astype(np.float64), _add)
-
-    @cached_property
-    def totals(self) -> Blocks[Floats]:
-        """Sums of the known values."""
-        return Blocks(self.filled, _add)
-
-    @cached_property
-    def highs(self) -> Blocks[Floats]:
-        """Greatest known values."""
-        return Blocks(self.clean, _greatest)
-
-    @cached_property
-    def lows(self) -> Blocks[Floats]:
-        """Least known values."""
-        return Blocks(self.clean, _least)
-
-    @cached_property
-    def peaks(self) -> Blocks[Peak]:
-        """Greatest values and where."""
-        return Blocks(self._peak(self.values), _higher)
-
-    @cached_property
-    def troughs(self) -> Blocks[Peak]:
-        """Least values, negated, and where."""
-        return Blocks(self._peak(-self.values), _higher)
-
-    @cached_property
-    def moments(self) -> Blocks[Moments]:
-        """Means and squared deviations of the known values."""
-        return Blocks(Moments(self.counts.over(1), self.filled, np.zeros_like(self.values)), _moments)
-
-    @cached_property
-    def trends(self) -> Blocks[Comoments]:
-        """Pairs of the row's position, 0 at the window's last row, and the value."""
-        zero = np.zeros_like(self.values)
-        return Blocks(Comoments(self.counts.over(1), zero, self.filled, zero, zero, zero), _trend)
-
-    def pairs(self, other: Series) -> Blocks[Comoments]:
-        """Pairs of a value and the other column's value, where both are known."""
-        if other not in self._pairs:
-            both, zero = self.known & other.known, np.zeros_like(self.values)
-            x, y = np.where(both, self.values, 0.0), np.where(both, other.values, 0.0)
-            self._pairs[other] = Blocks(Comoments(both.astype(np.float64), x, y, zero, zero, zero), _comoments)
-        return self._pairs[other]
-
-    def ordered(self, window: int) -> Floats:
-        """Rows x window: every window's known values in ascending order, NaN after them."""
-        if window not in self._sorted:
-            before = np.concatenate([np.full(window - 1, np.nan), self.clean])
-            self._sorted[window] = np.sort(sliding_window_view(before, window), axis=1)
-        return self._sorted[window]
-
-    def _peak(self, values: Floats) -> Peak:
-        absent = np.where(self.exists, np.inf, -np.inf)  # a missing value beats any other, a row that does not exist none
-        return Peak(np.where(self.known, values, absent), np.zeros_like(values))
-
-
-def shift(x: Series, by: int) -> Floats:
-    """The value ``by`` rows earlier, later if negative; NaN where there is no such row."""
-    shifted = np.full_like(x.values, np.nan)
-    if by > 0:
-        shifted[by:] = x.values[:-by]
+@_compiled
+def _masking(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int, k: float) -> None:
+    """IF, ABSENT, FIRST, WHEN, VARIANCE and LERP."""
+    out = r[d : d + n]
+    x = r[a0 : a0 + n]
+    y = r[a1 : a1 + n]
+    if op == Op.IF:
+        z = r[a2 : a2 + n]
+        for p in range(n):
+            out[p] = y[p] if x[p] != 0.0 else z[p]
+    elif op == Op.ABSENT:
+        for p in range(n):
+            out[p] = x[p] if y[p] != 0.0 else np.nan
+    elif op == Op.FIRST:
+        for p in range(n):
+            out[p] = x[p] if abs(x[p]) < np.inf else (k if y[p] != 0.0 else -k)
+    elif op == Op.WHEN:
+        for p in range(n):
+            out[p] = x[p] if y[p] >= k else np.nan
+    elif op == Op.VARIANCE:
+        for p in range(n):
+            out[p] = x[p] * (1.0 / (y[p] - 1.0)) if y[p] > 1.0 else np.nan
     else:
-        shifted[:by] = x.values[-by:]
-    return shifted
+        for p in range(n):
+            out[p] = x[p] + (y[p] - x[p]) * k
 
 
-def _total(x: Series, window: int) -> Floats:
-    return np.where(x.counts.over(window) > 0, x.totals.over(window), np.nan)
+@_compiled
+def _aged(op: int, r: Floats, n: int, d0: int, d1: int, a0: int, a1: int, b0: int, b1: int, k: float) -> None:
+    value = r[d0 : d0 + n]
+    age = r[d1 : d1 + n]
+    x = r[a0 : a0 + n]
+    y = r[b0 : b0 + n]
+    u = r[a1 : a1 + n]
+    v = r[b1 : b1 + n]
+    if op == Op.HIGH_AGE:
+        for p in range(n):
+            age[p] = v[p] + k if y[p] >= x[p] else u[p]
+        for p in range(n):
+            value[p] = y[p] if y[p] >= x[p] else x[p]
+    else:
+        for p in range(n):
+            age[p] = v[p] + k if y[p] <= x[p] else u[p]
+        for p in range(n):
+            value[p] = y[p] if y[p] <= x[p] else x[p]
 
 
-def _mean(x: Series, window: int) -> Floats:
-    return x.totals.over(window) / x.counts.over(window)
+@_compiled
+def _moments(r: Floats, n: int, d0: int, d1: int, a0: int, a1: int, b0: int, b1: int, share: float, weight: float) -> None:
+    mean = r[d0 : d0 + n]
+    square = r[d1 : d1 + n]
+    x = r[a0 : a0 + n]
+    xx = r[a1 : a1 + n]
+    y = r[b0 : b0 + n]
+    yy = r[b1 : b1 + n]
+    for p in range(n):
+        step = y[p] - x[p]
+        square[p] = (xx[p] + yy[p]) + (step * step) * weight
+    for p in range(n):
+        mean[p] = x[p] + (y[p] - x[p]) * share
 
 
-def _variance(x: Series, window: int) -> Floats:
-    moments = x.moments.over(window)
-    return np.where(moments.n > 1, moments.square / (moments.n - 1), np.nan)
+@_compiled
+def _moments_n(r: Floats, n: int, d0: int, d1: int, a0: int, a1: int, a2: int, b0: int, b1: int, b2: int) -> None:
+    for p in range(n):
+        share = r[b2 + p] / max(r[a2 + p] + r[b2 + p], 1.0)
+        step = r[b0 + p] - r[a0 + p]
+        r[d1 + p] = (r[a1 + p] + r[b1 + p]) + (step * step) * (r[a2 + p] * share)
+        r[d0 + p] = r[a0 + p] + step * share
 
 
-def _deviation(x: Series, window: int) -> Floats:
-    return np.sqrt(_variance(x, window))
+@_compiled
+def _trend(r: Floats, n: int, d: int, a0: int, a1: int, b0: int, b1: int, drift: float, weight: float) -> None:
+    out = r[d : d + n]
+    x = r[a0 : a0 + n]
+    y = r[b0 : b0 + n]
+    u = r[a1 : a1 + n]
+    v = r[b1 : b1 + n]
+    for p in range(n):
+        out[p] = (x[p] + y[p]) + (drift * (v[p] - u[p])) * weight
 
 
-def _position(x: Series, peaks: Blocks[Peak], window: int) -> Floats:
-    position = x.rows.over(window) - peaks.over(window).age
-    return np.where(x.counts.over(window) > 0, position, np.nan)
+@_compiled
+def _cross(r: Floats, n: int, d: int, a0: int, a1: int, a2: int, b0: int, b1: int, b2: int, weight: float) -> None:
+    out = r[d : d + n]
+    x = r[a0 : a0 + n]
+    y = r[b0 : b0 + n]
+    u0 = r[a1 : a1 + n]
+    v0 = r[b1 : b1 + n]
+    u1 = r[a2 : a2 + n]
+    v1 = r[b2 : b2 + n]
+    for p in range(n):
+        out[p] = (x[p] + y[p]) + ((v0[p] - u0[p]) * (v1[p] - u1[p])) * weight
 
 
-def _rank(x: Series, window: int) -> Floats:
-    below, upto = np.zeros(len(x.values), np.int32), np.zeros(len(x.values), np.int32)
-    for lag in range(window):
-        earlier = x.clean[: len(x.clean) - lag]
-        below[lag:] += earlier < x.clean[lag:]
-        upto[lag:] += earlier <= x.clean[lag:]
-    return np.where(x.known, (below + upto + 1) * 0.5 / x.counts.over(window), np.nan)
+@_compiled
+def _comoments_n(r: Floats, n: int, d: int, e: int, f: int, g: int, h: int, a: Integers, b: Integers, drift: float) -> None:
+    """``a`` and ``b``: where the six rows of either block begin."""
+    for p in range(n):
+        na, nb = r[a[0] + p], r[b[0] + p]
+        share = nb / max(na + nb, 1.0)
+        weight = na * share
+        dx = r[b[1] + p] - drift - r[a[1] + p]
+        dy = r[b[2] + p] - r[a[2] + p]
+        r[d + p] = r[a[1] + p] + dx * share
+        r[e + p] = r[a[2] + p] + dy * share
+        r[f + p] = (r[a[3] + p] + r[b[3] + p]) + (dx * dx) * weight
+        r[g + p] = (r[a[4] + p] + r[b[4] + p]) + (dy * dy) * weight
+        r[h + p] = (r[a[5] + p] + r[b[5] + p]) + (dx * dy) * weight
 
 
-def _slope(x: Series, window: int) -> Floats:
-    trend = x.trends.over(window)
-    return trend.xy / trend.xx
+@_compiled
+def _higher_n(r: Floats, n: int, d: int, e: int, f: int, g: int, a: Integers, b: Integers) -> None:
+    """Pebay (2008), formulas 2.1 and 3.1; ``a`` and ``b``: where the five rows of either block begin."""
+    for p in range(n):
+        na, nb = r[a[0] + p], r[b[0] + p]
+        m = max(na + nb, 1.0)
+        share = nb / m
+        weight = na * share
+        step = r[b[1] + p] - r[a[1] + p]
+        a2, a3, b2, b3 = r[a[2] + p], r[a[3] + p], r[b[2] + p], r[b[3] + p]
+        r[d + p] = r[a[1] + p] + step * share
+        r[e + p] = (a2 + b2) + (step * step) * weight
+        r[f + p] = (a3 + b3) + step * step * step * weight * (na - nb) / m + 3.0 * step * (na * b2 - nb * a2) / m
+        tail = step * step * step * step * weight * (na * na - na * nb + nb * nb) / (m * m)
+        mixed = 6.0 * step * step * (na * na * b2 + nb * nb * a2) / (m * m) + 4.0 * step * (na * b3 - nb * a3) / m
+        r[g + p] = (r[a[4] + p] + r[b[4] + p]) + tail + mixed
 
 
-def _rsquare(x: Series, window: int) -> Floats:
-    trend = x.trends.over(window)
-    rsquare = trend.xy * trend.xy / (trend.xx * trend.yy)
-    return np.where(_deviation(x, window) <= FLAT, np.nan, rsquare)
+@_compiled
+def _lagged(r: Floats, n: int, d: int, a: int, b0: int, b1: int, k: float) -> None:
+    out = r[d : d + n]
+    x = r[a : a + n]
+    y = r[b0 : b0 + n]
+    z = r[b1 : b1 + n]
+    for p in range(n):
+        out[p] = x[p] + (y[p] + k * z[p])
 
 
-def _residual(x: Series, window: int) -> Floats:
-    trend = x.trends.over(window)
-    return x.clean - (trend.y - _slope(x, window) * trend.x)
+@_compiled
+def _four_ranks(r: Floats, n: int, d: int, a: int, lag: int) -> None:
+    out = r[d : d + n]
+    x = r[a : a + n]
+    y1 = r[a - lag : a - lag + n]
+    y2 = r[a - lag - 1 : a - lag - 1 + n]
+    y3 = r[a - lag - 2 : a - lag - 2 + n]
+    y4 = r[a - lag - 3 : a - lag - 3 + n]
+    for p in range(n):
+        v = x[p]
+        s = out[p]
+        s += 1.0 if y1[p] < v else 0.0
+        s += 1.0 if y1[p] <= v else 0.0
+        s += 1.0 if y2[p] < v else 0.0
+        s += 1.0 if y2[p] <= v else 0.0
+        s += 1.0 if y3[p] < v else 0.0
+        s += 1.0 if y3[p] <= v else 0.0
+        s += 1.0 if y4[p] < v else 0.0
+        s += 1.0 if y4[p] <= v else 0.0
+        out[p] = s
 
 
-def quantile(x: Series, window: int, level: float) -> Floats:
-    """Linear between the two known values around position ``level`` x (n - 1)."""
-    ordered, n = x.ordered(window), x.counts.over(window)
-    place = level * (n - 1)
-    lower = np.maximum(np.floor(place), 0.0).astype(np.intp)
-    upper = np.minimum(lower + 1, np.maximum(n.astype(np.intp) - 1, 0))
-    row = np.arange(len(ordered))
-    low, high = ordered[row, lower], ordered[row, upper]
-    return low + (high - low) * (place - lower)
+@_compiled
+def _one_rank(r: Floats, n: int, d: int, a: int, lag: int) -> None:
+    out = r[d : d + n]
+    x = r[a : a + n]
+    y = r[a - lag : a - lag + n]
+    for p in range(n):
+        out[p] += (1.0 if y[p] < x[p] else 0.0) + (1.0 if y[p] <= x[p] else 0.0)
 
 
-def _covariance(x: Series, y: Series, window: int) -> Floats:
-    pairs = x.pairs(y).over(window)
-    return np.where(pairs.n > 1, pairs.xy / (pairs.n - 1), np.nan)
+@_compiled
+def _ranks(r: Floats, n: int, d: int, a: int, base: int, first: int, last: int) -> None:
+    for p in range(n):
+        r[d + p] = r[base + p]
+    lag = first
+    while lag + 3 < last:
+        _four_ranks(r, n, d, a, lag)
+        lag += 4
+    while lag < last:
+        _one_rank(r, n, d, a, lag)
+        lag += 1
 
 
-def _correlation(x: Series, y: Series, window: int) -> Floats:
-    pairs = x.pairs(y).over(window)
-    flat = (_deviation(x, window) <= FLAT) | (_deviation(y, window) <= FLAT)  # each series' own, as in Qlib, not the pairs'
-    return np.where(flat, np.nan, pairs.xy / np.sqrt(pairs.xx * pairs.yy))
+@_compiled
+def _deviations(r: Floats, n: int, d: int, a: int, mean: int, rows: int) -> None:
+    out = r[d : d + n]
+    m = r[mean : mean + n]
+    for p in range(n):
+        out[p] = 0.0
+    for lag in range(rows):
+        x = r[a - lag : a - lag + n]
+        for p in range(n):
+            v = abs(x[p] - m[p])
+            out[p] += 0.0 if math.isnan(v) else v
 
 
-ROLLING: Mapping[str, Callable[[Series, int], Floats]] = {
-    "Mean": _mean,
-    "Sum": _total,
-    "Count": lambda x, window: x.counts.over(window),
-    "Std": _deviation,
-    "Var": _variance,
-    "Max": lambda x, window: x.highs.over(window),
-    "Min": lambda x, window: x.lows.over(window),
-    "IdxMax": lambda x, window: _position(x, x.peaks, window),
-    "IdxMin": lambda x, window: _position(x, x.troughs, window),
-    "Rank": _rank,
-    "Slope": _slope,
-    "Rsquare": _rsquare,
-    "Resi": _residual,
-}
-PAIRED: Mapping[str, Callable[[Series, Series, int], Floats]] = {"Corr": _correlation, "Cov": _covariance}
+@_compiled
+def _exchange(r: Floats, n: int, d0: int, d1: int, a: int, b: int) -> None:
+    low = r[d0 : d0 + n]
+    high = r[d1 : d1 + n]
+    x = r[a : a + n]
+    y = r[b : b + n]
+    for p in range(n):
+        u = x[p]
+        v = y[p]
+        low[p] = u if u < v else v
+        high[p] = v if u < v else u
 
 
-def _sign(x: Operand) -> Floats:
-    return np.sign(np.asarray(x, np.float32)).astype(np.float64)  # Qlib's cast: what is below float32's range has no sign
+@_compiled
+def _select(op: int, r: Floats, n: int, d: int, a: int, chosen: int, b: int) -> None:
+    out = r[d : d + n]
+    x = r[a : a + n]
+    y = r[b : b + n]
+    z = r[chosen : chosen + n]
+    if op == Op.LEAST_OF_GREATER:
+        for p in range(n):
+            v = x[p] if x[p] > y[p] else y[p]
+            out[p] = v if v < z[p] else z[p]
+    else:
+        for p in range(n):
+            v = x[p] if x[p] < y[p] else y[p]
+            out[p] = v if v > z[p] else z[p]
 
 
-def _not(x: Operand) -> Operand:
-    return 1.0 - x
+@_compiled
+def _pick(r: Floats, n: int, d: int, a: int, level: float, wires: Integers, length: int, lo: int) -> None:
+    for p in range(n):
+        place = level * (r[a + p] - 1.0)
+        if place >= 0.0:
+            low = math.floor(place)
+            x = r[wires[low] * length + lo + p]
+            y = r[wires[min(low + 1, int(r[a + p]) - 1)] * length + lo + p]
+            r[d + p] = x + (y - x) * (place - low)
+        else:
+            r[d + p] = np.nan
 
 
-def _if(condition: Operand, then: Operand, otherwise: Operand) -> Floats:
-    return np.where(np.asarray(condition) != 0, then, otherwise)
+@_compiled
+def _fitted(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int, a3: int, k: float) -> None:
+    """RESIDUAL, RSQUARE, RSQUARE_N and CORRELATION."""
+    out = r[d : d + n]
+    x = r[a0 : a0 + n]
+    y = r[a1 : a1 + n]
+    z = r[a2 : a2 + n]
+    if op == Op.RSQUARE:
+        for p in range(n):
+            out[p] = (x[p] * x[p]) / (y[p] * z[p]) if z[p] > k else np.nan
+    elif op == Op.CORRELATION:
+        for p in range(n):
+            out[p] = x[p] / math.sqrt(y[p] * z[p]) if (y[p] > k) & (z[p] > k) else np.nan
+    else:
+        w = r[a3 : a3 + n]
+        if op == Op.RESIDUAL:
+            for p in range(n):
+                out[p] = x[p] - (y[p] - z[p] * w[p])
+        else:
+            for p in range(n):
+                out[p] = (x[p] * x[p]) / (y[p] * z[p]) if z[p] > _FLAT_SQUARE * (w[p] - 1.0) else np.nan
 
 
-ELEMENTWISE: Mapping[str, Callable[..., Floats | Flags | float]] = {  # a comparison is 0 or 1, so And and Or are its least and greatest
-    "Abs": np.abs,
-    "Log": np.log,
-    "Sign": _sign,
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-    "Power": np.power,
-    "Greater": np.maximum,
-    "Less": np.minimum,
-    "Gt": np.greater,
-    "Ge": np.greater_equal,
-    "Lt": np.less,
-    "Le": np.less_equal,
-    "Eq": np.equal,
-    "Ne": np.not_equal,
-    "And": np.minimum,
-    "Or": np.maximum,
-    "Not": _not,
-    "If": _if,
-}
+@_compiled
+def _correlation_n(r: Floats, n: int, d: int, a: Integers) -> None:
+    """``a``: where the seven operands begin."""
+    for p in range(n):
+        varied = (r[a[3] + p] > _FLAT_SQUARE * (r[a[4] + p] - 1.0)) & (r[a[5] + p] > _FLAT_SQUARE * (r[a[6] + p] - 1.0))
+        r[d + p] = r[a[0] + p] / math.sqrt(r[a[1] + p] * r[a[2] + p]) if varied else np.nan
+
+
+@_compiled
+def _shape(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int) -> None:
+    """SKEW and KURT as pandas has them: unbiased, 0 and -3 where the window is constant, missing where it nearly is."""
+    for p in range(n):
+        w = r[a0 + p]
+        m = r[a1 + p] / w
+        if op == Op.SKEW:
+            g = math.sqrt(w * (w - 1.0)) / (w - 2.0) * (r[a2 + p] / w) / (m * math.sqrt(m))
+            flat, least = 0.0, 3.0
+        else:
+            g = ((r[a2 + p] / w) / (m * m) * (w * w - 1.0) - 3.0 * (w - 1.0) * (w - 1.0)) / ((w - 2.0) * (w - 3.0))
+            flat, least = -3.0, 4.0
+        r[d + p] = (flat if m == 0.0 else (np.nan if m <= 1e-14 else g)) if w >= least else np.nan
+
+
+@_compiled
+def _store(op: int, r: Floats, n: int, single: Singles, double: Floats, at: int, a: int, b: int) -> None:
+    """Into whichever of the two results there is: one machine code for both is half the time to compile."""
+    x = r[a : a + n]
+    y = r[b : b + n]
+    if len(single):
+        d = single[at : at + n]
+        if op == Op.STORE:
+            for p in range(n):
+                d[p] = x[p]
+        else:
+            for p in range(n):
+                d[p] = x[p] / y[p]
+    else:
+        e = double[at : at + n]
+        if op == Op.STORE:
+            for p in range(n):
+                e[p] = x[p]
+        else:
+            for p in range(n):
+                e[p] = x[p] / y[p]
+
+
+@_compiled
+def _load(fields: Integers, r: Floats, length: int, panel: Floats, first: int, last: int, start: int, end: int) -> None:
+    """Rows ``first`` to ``last`` of every field, missing outside the listing's rows ``start`` to ``end``."""
+    for f in range(len(fields)):
+        base = fields[f] * length + MARGIN - first
+        for row in range(first, min(start, last)):
+            r[base + row] = np.nan
+        for row in range(max(first, start), min(last, end)):
+            r[base + row] = panel[f, row]
+        for row in range(max(first, end), last):
+            r[base + row] = np.nan
+
+
+@_inlined
+def _execute(
+    program: Program,
+    pad: int,
+    ahead: int,
+    panel: Floats,
+    first: int,
+    count: int,
+    start: int,
+    end: int,
+    single: Singles,
+    double: Floats,
+    at: int,
+    masked: bool,
+) -> None:
+    """Run ``program`` for the rows ``first`` to ``first + count`` of a listing with rows ``start`` to ``end``.
+
+    The results are stored one after the other; those of the rows begin at ``at`` in each.
+    """
+    code, constants, wires, fields, r, length, total = program
+    low, high = first - pad, first + count + ahead
+    _load(fields, r, length, panel, low, high, start, end)
+    if masked:
+        for p in range(high - low):
+            row = low + p
+            r[EXISTS * length + MARGIN + p] = 1.0 if (row >= start) & (row < end) else 0.0
+            r[POSITION * length + MARGIN + p] = float(max(row - start + 1, 0))
+    else:
+        for p in range(high - low):
+            r[BAD * length + MARGIN + p] = 0.0
+    for i in range(len(code)):
+        op = int(code[i, 0])
+        lag = code[i, 3]
+        n = code[i, 1] + count + code[i, 2]
+        spare = (
+            -n % LANES if op != Op.CHECK and op != Op.PICK and op < Op.STORE else 0
+        )  # earlier rows, so that no loop ends with an odd lot; nobody reads them
+        lo = MARGIN + pad - code[i, 1] - spare
+        n += spare
+        k = constants[i, 0]
+        d = code[i, FIRST_OUT] * length + lo
+        a = code[i, FIRST_NOW] * length + lo
+        b = code[i, FIRST_BEFORE] * length + lo - lag
+        if op <= Op.CHECK:
+            _simple(op, r, n, d, a, b, k)
+            continue
+        if op >= Op.STORE:
+            _store(op, r, count, single, double, lag * total + at, a, code[i, FIRST_NOW + 1] * length + lo)
+            continue
+        d1 = code[i, FIRST_OUT + 1] * length + lo
+        a1 = code[i, FIRST_NOW + 1] * length + lo
+        b1 = code[i, FIRST_BEFORE + 1] * length + lo - lag
+        if op == Op.EXCHANGE:
+            _exchange(r, n, d, d1, a, b)
+        elif op == Op.LEAST_OF_GREATER or op == Op.GREATEST_OF_LESS:
+            _select(op, r, n, d, a, a1, b)
+        elif op == Op.MOMENTS:
+            _moments(r, n, d, d1, a, a1, b, b1, k, constants[i, 1])
+        elif op == Op.HIGH_AGE or op == Op.LOW_AGE:
+            _aged(op, r, n, d, d1, a, a1, b, b1, k)
+        elif op == Op.TREND:
+            _trend(r, n, d, a, a1, b, b1, k, constants[i, 1])
+        elif op == Op.LAGGED:
+            _lagged(r, n, d, a, b, b1, k)
+        elif op == Op.RANK:
+            _ranks(r, n, d, a, a1, int(k), int(constants[i, 1]))
+        elif op == Op.MAD:
+            _deviations(r, n, d, a, a1, int(k))
+        elif op == Op.PICK:
+            _pick(r, n, d, a, k, wires[lag:], length, lo)
+        else:
+            a2 = code[i, FIRST_NOW + 2] * length + lo
+            b2 = code[i, FIRST_BEFORE + 2] * length + lo - lag
+            if op == Op.CROSS:
+                _cross(r, n, d, a, a1, a2, b, b1, b2, k)
+            elif op == Op.MOMENTS_N:
+                _moments_n(r, n, d, d1, a, a1, a2, b, b1, b2)
+            elif op == Op.SKEW or op == Op.KURT:
+                _shape(op, r, n, d, a, a1, a2)
+            elif op == Op.RESIDUAL or op == Op.RSQUARE or op == Op.RSQUARE_N or op == Op.CORRELATION:
+                _fitted(op, r, n, d, a, a1, a2, code[i, FIRST_NOW + 3] * length + lo, k)
+            elif op == Op.CORRELATION_N:
+                _correlation_n(r, n, d, code[i, FIRST_NOW:FIRST_BEFORE] * length + lo)
+            elif op == Op.COMOMENTS_N or op == Op.HIGHER_N:
+                d2 = code[i, FIRST_OUT + 2] * length + lo
+                d3 = code[i, FIRST_OUT + 3] * length + lo
+                now = code[i, FIRST_NOW:FIRST_BEFORE] * length + lo
+                before = code[i, FIRST_BEFORE:] * length + (lo - lag)
+                if op == Op.HIGHER_N:
+                    _higher_n(r, n, d, d1, d2, d3, now, before)
+                else:
+                    _comoments_n(r, n, d, d1, d2, d3, code[i, FIRST_OUT + 4] * length + lo, now, before, k)
+            else:
+                _masking(op, r, n, d, a, a1, a2, k)
+
+
+@_compiled
+def _next_dirty(bad: Floats, at: int, count: int, reach: int, patch: int) -> tuple[int, int]:
+    """The next rows from ``at`` on whose reach held something that is not finite, at most ``patch`` of them; ``count`` if there is none.
+
+    ``bad`` begins with the register BAD of a dense program that has run for ``count`` rows, which read ``reach`` other ones.
+    """
+    seen = -1
+    begin = count
+    for p in range(at, count + reach):
+        if bad[MARGIN + p] != 0.0:
+            seen = p
+        row = p - reach
+        if row >= at:
+            if seen >= row:
+                begin = min(begin, row)
+                if row - begin == patch:
+                    return begin, row
+            elif begin < count:
+                return begin, row
+    return begin, count
+
+
+@_compiled
+def run(
+    dense: Program,
+    masked: Program,
+    pad: int,
+    ahead: int,
+    panel: Floats,
+    starts: Integers,
+    wanted: Integers,
+    offsets: Integers,
+    single: Singles,
+    double: Floats,
+    chunk: int,
+    patch: int,
+) -> None:
+    """Compute the rows from ``wanted[i]`` on of every listing i (rows ``starts[i]`` to ``starts[i + 1]`` of ``panel``).
+
+    The results go into ``single`` or ``double``, whichever is not empty, those of listing i from ``offsets[i]`` on in each. Both programs
+    read ``pad`` earlier and ``ahead`` later rows. At most ``chunk`` rows are computed at a time, ``patch`` by the masked one.
+    """
+    for i in range(len(starts) - 1):
+        start, end, row = starts[i], starts[i + 1], wanted[i]
+        shift = offsets[i] - row
+        base = checked = row  # rows base to row are the dense program's last, looked through up to checked
+        while checked < end:
+            full = False
+            first = row
+            if checked < row:
+                begin, stop = _next_dirty(dense[4], checked - base, row - base, pad + ahead, patch)
+                first, count, checked = base + begin, stop - begin, base + stop
+                if count == 0:
+                    continue
+            elif (row - pad >= start) & (row + ahead < end):
+                left = end - ahead - row
+                parts = (left + chunk - 1) // chunk
+                count = (left + parts - 1) // parts
+                full = True
+                base = row
+                row += count
+            else:
+                count = min(patch, end - row)
+                if row - pad < start:
+                    count = min(count, start + pad - row)
+                row += count
+                checked = row
+            _execute(dense if full else masked, pad, ahead, panel, first, count, start, end, single, double, first + shift, not full)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quant.errors import LookaheadError, expected
-from quant.factors.expression import Rolling, Shift, children
+from quant.factors.expression import Rolling, Shift, children, text, walk
 
 if TYPE_CHECKING:
     from quant.factors.expression import Node
@@ -28,8 +28,8 @@ def reach(node: Node) -> Reach:
     match node:
         case Shift(by=by):
             return Reach(past=past + max(by, 0), future=future + max(-by, 0))
-        case Rolling(window=window):
-            return Reach(past=past + window - 1, future=future)
+        case Rolling(rows=rows):
+            return Reach(past=past + rows - 1, future=future)
         case _:
             return Reach(past=past, future=future)
 
@@ -38,5 +38,6 @@ def refuse_lookahead(name: str, node: Node) -> None:
     """Raises LookaheadError if ``node`` needs a later row than its own."""
     future = reach(node).future
     if future:
-        found = f"a reach of {future} session(s) into the future"
+        culprit = next(part for part in walk(node) if isinstance(part, Shift) and part.by < 0)
+        found = f"a reach of {future} session(s) into the future through {text(culprit)}"
         raise LookaheadError(expected("no row after the session", found=found, where=f"feature {name}", do="use positive Ref only"))

@@ -36,9 +36,9 @@ def alpha158_features(adjusted: pl.DataFrame, calendar: ExchangeCalendar, first:
     """
     reachable = adjusted.filter(pl.col("session").is_between(_earlier(calendar, first, FEATURE_REACH), last))
     panel = panel_of(reachable, calendar).filter(pl.col("session") >= _earlier(calendar, first, FACTOR_REACH))
-    traded = pl.col("close").is_not_null() & (pl.col("session") >= first)  # the panel has rows for missed sessions and for the reach too
-    chunks = evaluate({**alpha158(), "close": "$close"}, panel)
-    return pl.concat([chunk.filter(traded).drop("close") for chunk in chunks], rechunk=False)
+    traded = pl.col("close").is_not_null()  # the panel has rows for missed sessions too
+    batches = evaluate({**alpha158(), "close": "$close"}, panel, since=first)
+    return pl.concat([batch.filter(traded).drop("close") for batch in batches], rechunk=False)
 
 
 def get_alpha158_features(symbols: Collection[str], start_date: date, end_date: date, data_dir: Path) -> pl.DataFrame:

@@ -58,7 +58,9 @@ def every_operator() -> dict[str, str]:
     """Expressions over all operators, nested, with odd windows."""
     close, log_volume = "$close", "Log($volume+1)"
     single = [name for name, series in ROLLING.items() if series == 1 and name != "Quantile"] + ["Med", "Ref", "Delta"]
-    rolling = {f"{op}_{window}": f"{op}({close},{window})" for op in single for window in (1, 2, 7, 33)}
+    rolling = {
+        f"{op}_{window}": f"{op}({close},{window})" for op in single for window in (1, 2, 7, 33) if window > 3 or op not in ("Skew", "Kurt")
+    }
     return {
         **rolling,
         "Quantile": f"Quantile({close}/Ref({close},1)-1,13,0.37)",

@@ -9,9 +9,11 @@ import pytest
 
 from quant.calendar import exchange_calendar
 from quant.errors import ContractError, FactorError, InputError, LookaheadError
-from quant.factors import kernels
 from quant.factors.compile import compute
+from quant.factors.expression import parse
+from quant.factors.kernels import Op
 from quant.factors.panel import MAX_GAP, panel_of
+from quant.factors.plan import Mode, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,13 +82,11 @@ def test_the_order_of_the_symbols_does_not_matter(make_panel: Callable[..., pl.D
     assert turned.equals(straight)
 
 
-def test_a_common_part_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    log = kernels.ELEMENTWISE["Log"]
-    monkeypatch.setitem(kernels.ELEMENTWISE, "Log", lambda x: calls.append(1) or log(x))  # type: ignore[index]
-    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
-    compute({"a": "Log($close)", "b": "Mean(Log( $close ),2)", "c": "Log($close)+1"}, panel)
-    assert len(calls) == 1
+def test_a_common_part_is_computed_once() -> None:
+    nodes = tuple(parse(text) for text in ("Log($close)", "Mean(Log( $close ),2)", "Log($close)+1", "Log($close)*Log($close)"))
+    planned = plan(nodes, Mode.QLIB)
+    for program in (planned.dense, planned.masked):
+        assert (program.code[:, 0] == Op.LOG).sum() == 1
 
 
 def test_a_missing_value_is_null_and_an_infinite_one_stays() -> None:

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.errors import FactorError, LookaheadError
-from quant.factors import kernels
-from quant.factors.expression import ELEMENTWISE, ROLLING, Elementwise, Feature, Number, Rolling, Shift, features, parse
+from quant.factors.expression import Elementwise, Feature, Number, Rolling, Shift, features, parse
 from quant.factors.reach import Reach, reach, refuse_lookahead
 
 CLOSE, OPEN, VOLUME = Feature(name="close"), Feature(name="open"), Feature(name="volume")
@@ -54,7 +53,10 @@ def test_an_expression_becomes_its_node(text: str, node: object) -> None:
         ("1$0*$close", 1, "a factor expression"),
         ("Mean($close)", 1, "2 argument(s) of Mean"),
         ("Mean($close, 0)", 14, "other than 0"),
-        ("EMA($close, 12)", 1, "one of Abs"),
+        ("EMA($close, 253)", 13, "an EMA over at most 252 rows"),
+        ("TResample($close, 12)", 1, "one of Abs"),
+        ("CSRank($close, 3)", 16, "a column to group by"),
+        ("CSRank()", 1, "a series and perhaps a group"),
         ("Mean($close, 0.5)", 14, "whole number"),
         ("Mean($close, -5)", 14, "cannot reach forward"),
         ("Mean($close, 99999)", 14, "at most 2520"),
@@ -100,11 +102,6 @@ def test_any_text_is_parsed_or_refused_and_nothing_else(parts: list[str]) -> Non
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(FactorError, match="nested"):
         parse("(" * 900 + "$close" + ")" * 900)
-
-
-def test_every_operator_of_the_language_has_a_kernel() -> None:
-    assert set(kernels.ELEMENTWISE) == set(ELEMENTWISE)
-    assert {*kernels.ROLLING, *kernels.PAIRED, "Quantile"} == set(ROLLING)
 
 
 @pytest.mark.parametrize(

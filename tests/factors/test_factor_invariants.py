@@ -59,12 +59,12 @@ def test_a_row_computed_from_its_reach_alone_has_the_bits_of_the_whole_history(
 
 
 @FEW
-@given(seed=SEED, chunk_rows=st.sampled_from([1, 50, 200]))
+@given(seed=SEED, batch_rows=st.sampled_from([1, 50, 200]))
 def test_the_cut_into_chunks_changes_no_bit(
-    make_panel: Callable[..., pl.DataFrame], factors: dict[str, str], seed: int, chunk_rows: int
+    make_panel: Callable[..., pl.DataFrame], factors: dict[str, str], seed: int, batch_rows: int
 ) -> None:
     panel = make_panel(seed, symbols=5)
-    chunks = pl.concat(evaluate(factors, panel, dtype=pl.Float64, chunk_rows=chunk_rows))
+    chunks = pl.concat(evaluate(factors, panel, dtype=pl.Float64, batch_rows=batch_rows))
     assert chunks.equals(compute(factors, panel, dtype=pl.Float64))
 
 
