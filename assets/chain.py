@@ -97,16 +97,21 @@ class Chain:
         return start(session, self.decision_instant(lake, ledger, session))
 
     def decision_instant(self, lake: Lake, ledger: Ledger, session: date) -> datetime:
-        """Up to when a session may know things: the stored instant; else its expected publish time, or the delivery of what it needs or
-        the instant of an earlier session if that came later.
+        """The instant of a session that is about to be run; InputError if it was booked under other rules."""
+        if session > self.history_last:
+            self.begun(ledger, session)
+        return self.instant(lake, ledger, session)
+
+    def instant(self, lake: Lake, ledger: Ledger, session: date) -> datetime:
+        """Up to when a session may know things, whatever its rules: the stored instant; else its expected publish time, or the delivery of
+        what it needs or the instant of an earlier session if that came later.
         """
         if session <= self.history_last:
             return self.history_instant(lake, ledger)
-        started = self.begun(ledger, session)
-        if started is not None:
-            return started.decision_at
-        before = ledger.begun(self.paper_book, through=session)
-        earlier = before.decision_at if before else self.history_instant(lake, ledger)
+        newest = ledger.begun(self.paper_book, through=session)
+        if newest is not None and newest.session == session:
+            return newest.decision_at
+        earlier = newest.decision_at if newest else self.history_instant(lake, ledger)
         return max(earlier, self._complete_at(lake, self.day_after_previous(session), session))
 
     def history_instant(self, lake: Lake, ledger: Ledger) -> datetime:

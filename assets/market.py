@@ -104,8 +104,8 @@ def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.
     published = pl.col("ex_date").replace_strict({day: chain.publish_at(at) for day, at in own.items()}, return_dtype=UTC_INSTANT)
     if window.is_empty() or window.filter(pl.col("known_at") > published).is_empty():
         return window.clear()  # the usual case, without a look into the ledger
-    known = actions_as_of(window, chain.decision_instant(lake, ledger, session))
-    instants = {day: chain.decision_instant(lake, ledger, at) for day, at in own.items()}
+    known = actions_as_of(window, chain.instant(lake, ledger, session))
+    instants = {day: chain.instant(lake, ledger, at) for day, at in own.items()}
     return known.filter(pl.col("known_at") > pl.col("ex_date").replace_strict(instants, return_dtype=UTC_INSTANT))
 
 

@@ -177,3 +177,13 @@ def test_a_session_is_not_run_over_a_hole_and_not_again_under_other_rules(case: 
     with pytest.raises(InputError, match="settings that the session was booked under"):
         other.root.days([D2])
     assert tables(case.root) == before
+
+
+def test_an_action_late_for_a_session_under_the_old_settings_restates_prices_under_the_new_ones(case: Case):
+    symbol = next(iter(case.held(D2)))
+    case.put(actions=real_actions((D2, symbol, "dividend", 0.35)))
+    other = Case(case.folder, case.instance, extra="[costs]\nslippage_bps = 10.0\n")
+    failed = other.root.days([D3])[D3]
+    assert ("actions_came_in_time", "WARN") in {(c.check, c.severity) for c in failed}
+    index = other.root.lake.read("adjusted_bars", first=D2, last=D3).filter(pl.col("symbol") == symbol)["total_index"]
+    assert index[0] == index[1] > 1
