@@ -136,7 +136,7 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart:
-    """How a book began a session: the instant up to which it may know things, and the digest of the rules it follows. It stands before
+    """How a book began a session: the instant up to which it may know things, and the rules it follows, as JSON. It stands before
     anything of the session is booked, so whatever arrives between a crash and the next run cannot change what the session does.
     """
 
