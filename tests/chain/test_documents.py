@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -16,8 +15,7 @@ from orchestration.settings import Settings
 from orchestration.tour import SESSION, SYMBOL, tour
 from quant.calendar import exchange_calendar
 from tests.chain.conftest import Root
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")

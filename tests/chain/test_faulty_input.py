@@ -12,19 +12,10 @@ import pytest
 
 from adapters.sources.sample import SampleSource
 from quant.errors import AftercloseError
-from tests.chain.conftest import Root, settings_of
+from tests.chain.conftest import Root, files_source, settings_of
 
 FIRST, LAST = date(2009, 1, 2), date(2013, 1, 4)
 PAPER = date(2013, 1, 2)
-SOURCE = """[source]
-kind = "files"
-[source.files]
-bars = "{bars}"
-actions = "{actions}"
-convention = "ex_date_close"
-absent = ["vwap"]
-bad_rows = "quarantine"
-"""
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -34,7 +25,7 @@ def root_with(folder: Path, instance: dg.DagsterInstance, change: Change) -> Roo
     source = SampleSource()
     change(source.bars(FIRST, LAST).drop("vwap")).write_parquet(folder / "bars.parquet")
     source.actions(FIRST, LAST).write_parquet(folder / "actions.parquet")
-    described = SOURCE.format(bars=folder / "bars.parquet", actions=folder / "actions.parquet")
+    described = files_source(folder, convention="ex_date_close")
     return Root.make(folder / "data", settings_of(paper_start=str(PAPER), end=str(LAST), source=described), instance)
 
 

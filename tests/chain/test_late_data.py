@@ -18,19 +18,10 @@ from quant.ledger.entries import EntryKind
 from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.orders import OrderState
-from tests.chain.conftest import Root, settings_of
+from tests.chain.conftest import Root, files_source, settings_of
 
 FIRST, LAST = date(2011, 1, 3), date(2013, 1, 8)
 D1, D2, D3, D4 = date(2013, 1, 2), date(2013, 1, 3), date(2013, 1, 4), date(2013, 1, 7)
-SOURCE = """[source]
-kind = "files"
-[source.files]
-bars = "{folder}/bars.parquet"
-actions = "{folder}/actions.parquet"
-convention = "previous_close"
-absent = ["vwap"]
-bad_rows = "quarantine"
-"""
 
 
 class Case:
@@ -38,7 +29,7 @@ class Case:
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, extra: str = "") -> None:
         self.folder, self.instance = folder, instance
-        described = SOURCE.format(folder=folder)
+        described = files_source(folder, convention="previous_close")
         self.settings = settings_of(start=str(FIRST), paper_start=str(D1), end=str(LAST), source=described, extra=extra)
 
     @property
