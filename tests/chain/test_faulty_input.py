@@ -97,7 +97,7 @@ def test_a_feed_fault_stops_the_session_before_anything_is_decided(tmp_path: Pat
     with dg.instance_for_test() as instance:
         root = root_with(tmp_path / "root", instance, change)
         root.history()
-        with pytest.raises(AftercloseError, match="feed_is_sound"):
+        with pytest.raises(AftercloseError, match="was stopped by: feed_is_sound of accepted_bars"):
             root.days([PAPER])
     assert root.ledger.orders("paper") == []
     assert root.ledger.decision("paper", PAPER) is None
