@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError
 from quant.errors import InputError, expected
 from quant.factors.library.alpha158 import alpha158_table
 from quant.market.contracts import checked
+from quant.ports import TableSnapshot
 from quant.tables import NOT_DIGESTED, TABLES, Table
 
 if TYPE_CHECKING:
@@ -130,10 +131,10 @@ class DeltaLake:
         delta = self._open(table_named(table), None)
         return None if delta is None else delta.version()
 
-    def files(self, table: str) -> Sequence[str]:
-        """See quant.ports.Lake.files."""
+    def snapshot(self, table: str) -> TableSnapshot | None:
+        """See quant.ports.Lake.snapshot."""
         delta = self._open(table_named(table), None)
-        return [] if delta is None else sorted(delta.file_uris())
+        return None if delta is None else TableSnapshot(version=delta.version(), rows=delta.count(), files=sorted(delta.file_uris()))
 
     def digest(self, table: str) -> str:
         """See quant.ports.Lake.digest."""
