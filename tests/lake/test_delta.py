@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +112,17 @@ def test_the_digest_knows_content_and_not_row_order(rows: list[tuple[date, str, 
     assert frame_digest(scores(*rows), table) == reference
     changed = [(d, s, v + 1e-15 if (d, s) == (D1, "A") else v) for d, s, v in rows]
     assert frame_digest(scores(*changed), table) != reference
+
+
+def test_a_run_sees_what_others_committed_before_it_and_what_it_commits_itself(tmp_path: Path):
+    opened: dict[str, DeltaTable] = {}
+    open_lake(tmp_path, opened=opened, alone=True).replace("scores", scores((D1, "A", 1)), first=D1, last=D1)
+    open_lake(tmp_path).replace("scores", scores((D2, "A", 2)), first=D2, last=D2)
+    run = open_lake(tmp_path, opened=opened, alone=True)
+    assert run.read("scores")["session"].to_list() == [D1, D2]
+    run.replace("scores", scores((D3, "A", 3)), first=D3, last=D3)
+    assert run.read("scores")["session"].to_list() == [D1, D2, D3]
+    assert run.version("scores") == 2
 
 
 def test_the_warehouse_has_a_view_a_table_and_is_swapped_under_open_readers(tmp_path: Path):
