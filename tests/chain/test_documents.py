@@ -22,7 +22,7 @@ from tests.conftest import REPOSITORY
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """The demo's profile through the session after the tour's."""
     settings = Settings(**tomllib.loads((REPOSITORY / "afterclose.toml").read_text()))
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         root = Root.make(tmp_path_factory.mktemp("demo"), settings, instance)
         root.history()
         root.days(exchange_calendar().sessions(date(2013, 2, 1), exchange_calendar().next(SESSION)))

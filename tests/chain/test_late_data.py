@@ -68,7 +68,7 @@ def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root through D2: the book holds what it decided on D1, and has orders for D3."""
     folder = tmp_path_factory.mktemp("late") / "base"
     folder.mkdir()
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         case = Case(folder, instance)
         case.put(bars=real_bars(), actions=real_actions())
         case.root.history()
@@ -80,7 +80,7 @@ def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def case(two_days: Path, tmp_path: Path) -> Iterator[Case]:
     shutil.copytree(two_days, tmp_path / "case")
     (tmp_path / "case" / "data" / "identity.json").unlink()  # the copy has another path
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Case(tmp_path / "case", instance)
 
 
