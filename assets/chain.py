@@ -1,19 +1,22 @@
 """What every link of the chain is given: source, calendar, strategy, the book's rules. Bound in orchestration/definitions.py."""
 
-import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import dagster as dg
+from pydantic import BaseModel
 
 from quant.calendar import ExchangeCalendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
 from quant.quality.gate import GateSettings
+from quant.risk.limit import RiskSettings
 from quant.trading.desk import Desk
+from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
@@ -69,44 +72,53 @@ class Chain:
         return days[max(len(days) - 1 - by, 0)] if days else self.start
 
     @property
-    def rules_digest(self) -> str:
-        """Names the settings that decide what a book does with a session: gate, portfolio, costs, limits, convention."""
-        parts = (self.gate, self.portfolio, self.rules.costs, self.rules.risk, self.rules.convention)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    def rules_in_force(self) -> dict[str, object]:
+        """The settings that decide what a book does with a session: gate, portfolio, costs, limits, convention."""
+        kept = _values(gate=self.gate, portfolio=self.portfolio, costs=self.rules.costs, risk=self.rules.risk)
+        return {**kept, "convention": self.rules.convention}
 
     def begun(self, ledger: Ledger, session: date) -> SessionStart | None:
         """How the paper book began the session, if it did; InputError if that was under other rules: what is booked cannot be redone."""
         start = ledger.begun(self.paper_book, through=session)
         if start is None or start.session != session:
             return None
-        if start.rules != self.rules_digest:
+        # A key that the stored rules do not know came with a later version: they had the effect of its default.
+        defaults = _values(gate=GateSettings(), portfolio=PortfolioSettings(), costs=CostSettings(), risk=RiskSettings())
+        held = {**defaults, **json.loads(start.rules)}
+        other = [(key, held[key], value) for key, value in self.rules_in_force.items() if held[key] != value]
+        if other:
+            booked, found = (", ".join(f"{key} = {values[side]}" for key, *values in other) for side in (0, 1))
             where = f"session {session} of book {self.paper_book}"
             do = "put them back to run this session again; later sessions take the new ones"
-            what = "the [gate], [portfolio], [costs] and [risk] settings that the session was booked under"
-            raise InputError(expected(what, found="others", where=where, do=do))
+            raise InputError(expected(f"the settings that the session was booked under, {booked}", found=found, where=where, do=do))
         return start
 
     def begin(self, lake: Lake, ledger: Ledger, session: date) -> SessionStart:
         """Fix what the session may know, before anything of it is booked; the first one fixes the history's instant, too."""
 
         def start(of: date, at: datetime) -> SessionStart:
-            return ledger.begin(SessionStart(book=self.paper_book, session=of, decision_at=at, rules=self.rules_digest))
+            return ledger.begin(SessionStart(book=self.paper_book, session=of, decision_at=at, rules=json.dumps(self.rules_in_force)))
 
         if ledger.begun(self.paper_book) is None:
             start(self.history_last, self.history_instant(lake, ledger))
         return start(session, self.decision_instant(lake, ledger, session))
 
     def decision_instant(self, lake: Lake, ledger: Ledger, session: date) -> datetime:
-        """Up to when a session may know things: the stored instant; else its expected publish time, or the delivery of what it needs or
-        the instant of an earlier session if that came later.
+        """The instant of a session that is about to be run; InputError if it was booked under other rules."""
+        if session > self.history_last:
+            self.begun(ledger, session)
+        return self.instant(lake, ledger, session)
+
+    def instant(self, lake: Lake, ledger: Ledger, session: date) -> datetime:
+        """Up to when a session may know things, whatever its rules: the stored instant; else its expected publish time, or the delivery of
+        what it needs or the instant of an earlier session if that came later.
         """
         if session <= self.history_last:
             return self.history_instant(lake, ledger)
-        started = self.begun(ledger, session)
-        if started is not None:
-            return started.decision_at
-        before = ledger.begun(self.paper_book, through=session)
-        earlier = before.decision_at if before else self.history_instant(lake, ledger)
+        newest = ledger.begun(self.paper_book, through=session)
+        if newest is not None and newest.session == session:
+            return newest.decision_at
+        earlier = newest.decision_at if newest else self.history_instant(lake, ledger)
         return max(earlier, self._complete_at(lake, self.day_after_previous(session), session))
 
     def history_instant(self, lake: Lake, ledger: Ledger) -> datetime:
@@ -143,6 +155,11 @@ class Chain:
         )
 
 
+def _values(**sections: BaseModel) -> dict[str, object]:
+    """Every key of settings with its value, as JSON has it."""
+    return {f"[{name}] {key}": value for name, part in sections.items() for key, value in part.model_dump(mode="json").items()}
+
+
 def session_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> date:
     """The session of a partitioned run."""
     return date.fromisoformat(context.partition_key)
@@ -151,3 +168,9 @@ def session_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext
 def table_metadata(lake: Lake, table: str, rows: int) -> Metadata:
     """What every asset says of its table."""
     return {"rows": rows, "table": table, "lake_version": lake.version(table) or 0}
+
+
+def warning(asset: str, check: str, passed: bool, metadata: Metadata) -> dg.AssetCheckResult:
+    """The result of a check that stops nothing. Daily checks are made in the step of their asset: a step of their own costs 0.1 s each."""
+    warn = dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(asset_key=asset, check_name=check, passed=passed, severity=warn, metadata=metadata)

@@ -5,7 +5,7 @@ from datetime import date, datetime
 import dagster as dg
 import polars as pl
 
-from assets.chain import LATE_ACTION_SESSIONS, Chain, session_of, table_metadata
+from assets.chain import LATE_ACTION_SESSIONS, Chain, session_of, table_metadata, warning
 from quant.errors import FeedFaultError, SequenceError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
@@ -104,8 +104,8 @@ def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.
     published = pl.col("ex_date").replace_strict({day: chain.publish_at(at) for day, at in own.items()}, return_dtype=UTC_INSTANT)
     if window.is_empty() or window.filter(pl.col("known_at") > published).is_empty():
         return window.clear()  # the usual case, without a look into the ledger
-    known = actions_as_of(window, chain.decision_instant(lake, ledger, session))
-    instants = {day: chain.decision_instant(lake, ledger, at) for day, at in own.items()}
+    known = actions_as_of(window, chain.instant(lake, ledger, session))
+    instants = {day: chain.instant(lake, ledger, at) for day, at in own.items()}
     return known.filter(pl.col("known_at") > pl.col("ex_date").replace_strict(instants, return_dtype=UTC_INSTANT))
 
 
@@ -170,7 +170,7 @@ def history_is_clean(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake
     return dg.AssetCheckResult(passed=findings.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
-def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The daily links from the source to adjusted bars."""
 
     @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
@@ -187,7 +187,19 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
         return dg.MaterializeResult(metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new})
 
-    @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="market",
+        kinds={"deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "actions_came_in_time",
+                asset="corporate_actions",
+                description="Warns of actions that became known after their ex-date: prices and labels are restated from then on, and "
+                "holdings booked late.",
+            )
+        ],
+    )
     def corporate_actions(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
@@ -198,7 +210,13 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         session = session_of(context)
         new = ingest_actions(chain, lake, ledger, chain.back(session, LATE_ACTION_SESSIONS), session)
         held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
-        return dg.MaterializeResult(metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new})
+        late = late_actions(chain, lake, ledger, session)
+        shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())
+        seen = {"late": late.height, "actions": shown or "none"}
+        return dg.MaterializeResult(
+            metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new},
+            check_results=[warning("corporate_actions", "actions_came_in_time", late.is_empty(), seen)],
+        )
 
     # The actions too: the session's instant is that of everything it needs.
     arrived = [raw_bars, corporate_actions]
@@ -208,6 +226,19 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
             dg.AssetSpec("bar_findings", deps=arrived, description="What every rule of the gate found in the session."),
             dg.AssetSpec("accepted_bars", deps=arrived, description="The session's bars that passed the gate."),
             dg.AssetSpec("quarantined_bars", deps=arrived, description="The session's rows that the gate kept out, with the rules."),
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(
+                "feed_is_sound",
+                asset="accepted_bars",
+                blocking=True,
+                description="Stops the session when too much of the feed is faulty to trust the rest (rule 21), or nothing was accepted.",
+            ),
+            dg.AssetCheckSpec(
+                "nothing_is_quarantined",
+                asset="quarantined_bars",
+                description="Warns of symbols that the gate kept out of the session.",
+            ),
         ],
         partitions_def=sessions,
         group_name="market",
@@ -227,24 +258,13 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         for name, rows in tables:
             extra = counts(result.findings) if name == "bar_findings" else {}
             yield dg.MaterializeResult(asset_key=name, metadata={**table_metadata(lake, name, rows.height), **extra})
-
-    @dg.asset_check(asset="accepted_bars", partitions_def=sessions, blocking=True)
-    def feed_is_sound(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-        """Stops the session when too much of the feed is faulty to trust the rest (rule 21), or nothing was accepted."""
-        session = session_of(context)
-        findings = lake.read("bar_findings", first=session, last=session)
-        accepted = lake.read("accepted_bars", first=session, last=session, columns=["symbol"]).height
-        sound = accepted > 0 and not stopped_sessions(findings)
-        return dg.AssetCheckResult(passed=sound, metadata={**counts(findings), "accepted": accepted, "worst": worst(findings)})
-
-    @dg.asset_check(asset="quarantined_bars", partitions_def=sessions)
-    def nothing_is_quarantined(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-        """Warns of symbols that the gate kept out of the session."""
-        session = session_of(context)
-        findings = lake.read("bar_findings", first=session, last=session)
-        blocked = findings.filter(pl.col("severity") != "warn")
-        metadata = {**counts(findings), "worst": worst(findings)}
-        return dg.AssetCheckResult(passed=blocked.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+        seen, accepted = {**counts(result.findings), "worst": worst(result.findings)}, result.accepted.height
+        blocked = result.findings.filter(pl.col("severity") != "warn")
+        yield warning("quarantined_bars", "nothing_is_quarantined", blocked.is_empty(), seen)
+        sound = accepted > 0 and not stopped_sessions(result.findings)
+        yield dg.AssetCheckResult(
+            asset_key="accepted_bars", check_name="feed_is_sound", passed=sound, metadata={**seen, "accepted": accepted}
+        )
 
     @dg.asset(partitions_def=sessions, group_name="market", deps=["accepted_bars", corporate_actions], kinds={"polars", "deltalake"})
     def adjusted_bars(
@@ -261,21 +281,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         lake.replace("adjusted_bars", rows, first=first, last=session)
         return dg.MaterializeResult(metadata={**table_metadata(lake, "adjusted_bars", rows.height), "from": str(first)})
 
-    @dg.asset_check(asset=corporate_actions, partitions_def=sessions)
-    def actions_came_in_time(
-        context: dg.AssetCheckExecutionContext,
-        chain: dg.ResourceParam[Chain],
-        lake: dg.ResourceParam[Lake],
-        ledger: dg.ResourceParam[Ledger],
-    ) -> dg.AssetCheckResult:
-        """Warns of actions that became known after their ex-date: prices and labels are restated from then on, and holdings booked late."""
-        late = late_actions(chain, lake, ledger, session_of(context))
-        shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())
-        return dg.AssetCheckResult(
-            passed=late.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata={"late": late.height, "actions": shown or "none"}
-        )
-
-    return [raw_bars, corporate_actions, actions_came_in_time, gated_bars, feed_is_sound, nothing_is_quarantined, adjusted_bars]
+    return [raw_bars, corporate_actions, gated_bars, adjusted_bars]
 
 
 def require_sound_feed(lake: Lake, session: date) -> None:

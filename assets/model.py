@@ -6,7 +6,7 @@ from datetime import date
 import dagster as dg
 import polars as pl
 
-from assets.chain import Chain, session_of, table_metadata
+from assets.chain import Chain, session_of, table_metadata, warning
 from assets.features import feature_history, label_history
 from quant.modelling.information_coefficient import IcSummary, information_coefficient, summarise_ic
 from quant.modelling.walk_forward import Fold, yearly_folds
@@ -162,10 +162,22 @@ def model_in_force(chain: Chain, lake: Lake, ledger: Ledger, models: ModelStore,
     return trained.model
 
 
-def daily_model_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def daily_model_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The daily link from features to scores."""
 
-    @dg.asset(partitions_def=sessions, group_name="paper", deps=["alpha158", "forward_returns"], kinds={"lightgbm", "deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="paper",
+        deps=["alpha158", "forward_returns"],
+        kinds={"lightgbm", "deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "session_scores_have_spread",
+                asset="scores",
+                description="Warns when the model says the same of every name: the book then keeps what it holds.",
+            )
+        ],
+    )
     def scores(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
@@ -178,20 +190,14 @@ def daily_model_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
         model = model_in_force(chain, lake, ledger, models, session)
         rows = chain.strategy.score(model, lake.read("alpha158", first=session, last=session))
         lake.replace("scores", rows, first=session, last=session)
-        spread = rows["score"].std()
+        spread, distinct = rows["score"].std(), rows["score"].n_unique()
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(lake, "scores", rows.height),
                 "model_version": model.version,
                 "score_spread": float(spread) if isinstance(spread, float) else 0.0,
-            }
+            },
+            check_results=[warning("scores", "session_scores_have_spread", distinct > 1, {"distinct_scores": distinct})],
         )
 
-    @dg.asset_check(asset=scores, partitions_def=sessions, name="session_scores_have_spread")
-    def session_scores_have_spread(context: dg.AssetCheckExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-        """Warns when the model says the same of every name: the book then keeps what it holds."""
-        session = session_of(context)
-        distinct = lake.read("scores", first=session, last=session)["score"].n_unique()
-        return dg.AssetCheckResult(passed=distinct > 1, severity=dg.AssetCheckSeverity.WARN, metadata={"distinct_scores": distinct})
-
-    return [scores, session_scores_have_spread]
+    return [scores]

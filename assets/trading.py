@@ -8,7 +8,7 @@ from functools import cache
 import dagster as dg
 import polars as pl
 
-from assets.chain import Chain, MarketOf, session_of, table_metadata
+from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
 from assets.market import adjusted, known_actions, late_actions
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
@@ -97,10 +97,10 @@ def backtest(
 @dg.asset_check(asset=backtest)
 def backtest_parts_sum_to_nav(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
     """Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV, to the cent, every session."""
-    return _identity(lake.read("daily_nav", where={"book": chain.backtest_book}))
+    return _identity(lake.read("daily_nav", where={"book": chain.backtest_book}), "backtest_parts_sum_to_nav")
 
 
-def _identity(nav: pl.DataFrame) -> dg.AssetCheckResult:
+def _identity(nav: pl.DataFrame, check: str) -> dg.AssetCheckResult:
     gap = (
         pl.col("opening_nav")
         + pl.col("price_pnl")
@@ -115,12 +115,28 @@ def _identity(nav: pl.DataFrame) -> dg.AssetCheckResult:
     broken = gaps.filter(pl.col("gap") >= CENT)
     worst = gaps["gap"].max() if gaps.height else 0
     return dg.AssetCheckResult(
+        check_name=check,
         passed=broken.is_empty(),
         metadata={"sessions": gaps.height, "broken_sessions": broken.height, "largest_gap_usd": float(worst or 0)},  # type: ignore[arg-type]
     )
 
 
-def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def _whole(sleeve: pl.Series, sides: str) -> dg.AssetCheckResult:
+    longs, shorts = float(sleeve.filter(sleeve > 0).sum()), float(sleeve.filter(sleeve < 0).sum())
+    wanted = -1.0 if sides == "long_short" else 0.0
+    whole = sleeve.is_empty() or (abs(longs - 1) < 1e-9 and abs(shorts - wanted) < 1e-9)
+    return dg.AssetCheckResult(
+        check_name="sleeves_are_whole", passed=whole, metadata={"longs": longs, "shorts": shorts, "names": sleeve.len()}
+    )
+
+
+def _undenied(orders: pl.DataFrame) -> dg.AssetCheckResult:
+    denied = orders.filter(pl.col("state") == "denied")
+    shown = [f"{r['symbol']}: {r['denied_by']} {r['observed']} > {r['allowed']} {r['unit']}" for r in denied.iter_rows(named=True)]
+    return warning("orders", "nothing_is_denied", denied.is_empty(), {"denied": denied.height, "reasons": "; ".join(shown) or "none"})
+
+
+def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The daily links from yesterday's orders to the session's result: book, mark, explain."""
 
     @dg.asset(partitions_def=sessions, group_name="paper", deps=["accepted_bars", "corporate_actions"], kinds={"sqlite", "deltalake"})
@@ -167,7 +183,21 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
             }
         )
 
-    @dg.asset(partitions_def=sessions, group_name="paper", deps=[positions], kinds={"sqlite", "deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="paper",
+        deps=[positions],
+        kinds={"sqlite", "deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "parts_sum_to_nav",
+                asset="daily_pnl",
+                blocking=True,
+                description="Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV of the "
+                "ledger, to the cent.",
+            )
+        ],
+    )
     def daily_pnl(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
@@ -182,7 +212,8 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
         if not desk.trades(session):
             for name in ("daily_pnl", "daily_nav"):
                 lake.replace(name, lake.read(name).clear(), first=session, last=session, where=where)
-            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0))
+            nothing = _identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")
+            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0), check_results=[nothing])
         done = desk.settlement(market_of(session))
         instant = chain.decision_instant(lake, ledger, session)
         nav = nav_rows(book, session, done, instant).with_columns(closing_nav=pl.lit(desk.state(session).nav).cast(pl.Decimal(38, 6)))
@@ -194,24 +225,30 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 "closing_nav": float(done.closing.nav),
                 "pnl": float(done.closing.nav - done.opening.nav - done.external_flows),
                 "commissions": float(sum(p.commissions for p in done.pnl)),
-            }
+            },
+            check_results=[_identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")],
         )
 
-    @dg.asset_check(asset=daily_pnl, partitions_def=sessions, blocking=True)
-    def parts_sum_to_nav(
-        context: dg.AssetCheckExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
-    ) -> dg.AssetCheckResult:
-        """Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV of the ledger, to the cent."""
-        session = session_of(context)
-        return _identity(lake.read("daily_nav", first=session, last=session, where={"book": chain.paper_book}))
-
-    return [fills, positions, daily_pnl, parts_sum_to_nav]
+    return [fills, positions, daily_pnl]
 
 
-def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition | dg.AssetChecksDefinition]:
+def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The daily links from scores to tomorrow's orders: weigh, review, submit."""
 
-    @dg.asset(partitions_def=sessions, group_name="paper", deps=["scores"], kinds={"polars", "deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="paper",
+        deps=["scores"],
+        kinds={"polars", "deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "sleeves_are_whole",
+                asset="target_weights",
+                blocking=True,
+                description="Longs sum to +1 and shorts to -1 (no shorts in a long-only book), or there is no signal at all.",
+            )
+        ],
+    )
     def target_weights(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
@@ -235,22 +272,24 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
                 **table_metadata(lake, "target_weights", rows.height),
                 "long": ", ".join(longs) or "none",
                 "short": ", ".join(shorts) or "none",
-            }
+            },
+            check_results=[_whole(rows["sleeve"], chain.portfolio.sides)],
         )
 
-    @dg.asset_check(asset=target_weights, partitions_def=sessions, blocking=True)
-    def sleeves_are_whole(
-        context: dg.AssetCheckExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
-    ) -> dg.AssetCheckResult:
-        """Longs sum to +1 and shorts to -1 (no shorts in a long-only book), or there is no signal at all."""
-        session = session_of(context)
-        sleeve = lake.read("target_weights", first=session, last=session, where={"book": chain.paper_book})["sleeve"]
-        longs, shorts = float(sleeve.filter(sleeve > 0).sum()), float(sleeve.filter(sleeve < 0).sum())
-        wanted = -1.0 if chain.portfolio.sides == "long_short" else 0.0
-        whole = sleeve.is_empty() or (abs(longs - 1) < 1e-9 and abs(shorts - wanted) < 1e-9)
-        return dg.AssetCheckResult(passed=whole, metadata={"longs": longs, "shorts": shorts, "names": sleeve.len()})
-
-    @dg.asset(partitions_def=sessions, group_name="paper", deps=[target_weights, "daily_pnl"], pool="broker", kinds={"sqlite", "deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="paper",
+        deps=[target_weights, "daily_pnl"],
+        pool="broker",
+        kinds={"sqlite", "deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "nothing_is_denied",
+                asset="orders",
+                description="Warns of orders that a limit denied, with what it saw and what it allows.",
+            )
+        ],
+    )
     def orders(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
@@ -280,18 +319,8 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
                 "submitted": rows.filter(pl.col("state") == "accepted").height,
                 "denied": rows.filter(pl.col("state") == "denied").height,
                 "notional_usd": float(notional),
-            }
+            },
+            check_results=[_undenied(rows)],
         )
 
-    @dg.asset_check(asset=orders, partitions_def=sessions)
-    def nothing_is_denied(
-        context: dg.AssetCheckExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]
-    ) -> dg.AssetCheckResult:
-        """Warns of orders that a limit denied, with what it saw and what it allows."""
-        session = session_of(context)
-        denied = lake.read("orders", first=session, last=session, where={"book": chain.paper_book}).filter(pl.col("state") == "denied")
-        shown = [f"{r['symbol']}: {r['denied_by']} {r['observed']} > {r['allowed']} {r['unit']}" for r in denied.iter_rows(named=True)]
-        metadata = {"denied": denied.height, "reasons": "; ".join(shown) or "none"}
-        return dg.AssetCheckResult(passed=denied.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
-
-    return [target_weights, sleeves_are_whole, orders, nothing_is_denied]
+    return [target_weights, orders]

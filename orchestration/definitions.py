@@ -157,7 +157,7 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
                 context.log.info(why)
 
         with at_work(root, settings, waiting):
-            yield open_lake(root, run_id=context.run.run_id if context.run else "", opened=opened)
+            yield open_lake(root, run_id=context.run.run_id if context.run else "", opened=opened, alone=True)
 
     @dg.resource(description="SQLite ledger under the data root.")
     def ledger() -> Ledger:

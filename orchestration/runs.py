@@ -90,7 +90,7 @@ def _cause(result: dg.ExecuteInProcessResult, job: str, partition: str | None, f
                 kind = _OWN_ERRORS.get(link.cls_name or "")
                 if kind is not None:
                     return kind(link.message.split(": ", 1)[-1].strip())
-            if chain:
+            if chain and chain[-1].cls_name != "DagsterAssetCheckFailedError":
                 return RunFailedError(f"{where}: step {event.step_key} failed: {chain[-1].message.strip()}")
     blocking = ", ".join(f"{c.check} of {c.asset}" for c in failed if c.severity == "ERROR")
     return RunFailedError(f"{where} was stopped by: {blocking or 'an unknown fault; see the run in the UI'}")

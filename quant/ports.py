@@ -70,6 +70,15 @@ class BarSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSnapshot:
+    """One version of a lake table: its number of rows and the absolute paths of its Parquet files."""
+
+    version: int
+    rows: int
+    files: Sequence[str]
+
+
 @runtime_checkable
 class Lake(Protocol):
     """The tables of quant.tables as versioned, atomically replaced files."""
@@ -101,8 +110,8 @@ class Lake(Protocol):
         """Current version; None while the table does not exist."""
         ...
 
-    def files(self, table: str) -> Sequence[str]:
-        """Absolute paths of the Parquet files of the current version."""
+    def snapshot(self, table: str) -> TableSnapshot | None:
+        """What the current version consists of; None while the table does not exist."""
         ...
 
     def digest(self, table: str) -> str:
@@ -136,7 +145,7 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStart:
-    """How a book began a session: the instant up to which it may know things, and the digest of the rules it follows. It stands before
+    """How a book began a session: the instant up to which it may know things, and the rules it follows, as JSON. It stands before
     anything of the session is booked, so whatever arrives between a crash and the next run cannot change what the session does.
     """
 

@@ -13,6 +13,7 @@ from deltalake.exceptions import CommitFailedError
 from quant.errors import InputError, expected
 from quant.factors.library.alpha158 import alpha158_table
 from quant.market.contracts import checked
+from quant.ports import TableSnapshot
 from quant.tables import NOT_DIGESTED, TABLES, Table
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ def table_named(name: str) -> Table:
     return TABLES[name]
 
 
-def open_lake(root: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None) -> DeltaLake:
-    """The lake under a data root; ``run_id`` is written into every commit. Lakes that share ``opened`` read a table's log once."""
-    return DeltaLake(Path(root) / "lake", run_id=run_id, opened=opened)
+def open_lake(root: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None, alone: bool = False) -> DeltaLake:
+    """The lake under a data root; ``run_id`` is written into every commit. Lakes that share ``opened`` read a table's log once; one that is
+    ``alone`` (nobody else writes while it is in use) looks for commits of others once a table.
+    """
+    return DeltaLake(Path(root) / "lake", run_id=run_id, opened=opened, alone=alone)
 
 
 def frame_digest(rows: pl.DataFrame, table: Table) -> str:
@@ -68,10 +71,12 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
 class DeltaLake:
     """Lake port. Rows are checked against their table's contract before a byte is written."""
 
-    def __init__(self, folder: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None) -> None:
+    def __init__(self, folder: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None, alone: bool = False) -> None:
         self._folder = folder
         self._run_id = run_id
         self._opened = {} if opened is None else opened
+        self._alone = alone
+        self._current: set[str] = set()  # tables that are at their newest version as long as this lake is alone
 
     def read(
         self,
@@ -130,10 +135,10 @@ class DeltaLake:
         delta = self._open(table_named(table), None)
         return None if delta is None else delta.version()
 
-    def files(self, table: str) -> Sequence[str]:
-        """See quant.ports.Lake.files."""
+    def snapshot(self, table: str) -> TableSnapshot | None:
+        """See quant.ports.Lake.snapshot."""
         delta = self._open(table_named(table), None)
-        return [] if delta is None else sorted(delta.file_uris())
+        return None if delta is None else TableSnapshot(version=delta.version(), rows=delta.count(), files=sorted(delta.file_uris()))
 
     def digest(self, table: str) -> str:
         """See quant.ports.Lake.digest."""
@@ -148,9 +153,12 @@ class DeltaLake:
         if version is not None:
             return DeltaTable(path, version=version) if DeltaTable.is_deltatable(path) else None
         if table.name in self._opened:
-            self._opened[table.name].update_incremental()  # reads the commits since, instead of the whole log again
+            if table.name not in self._current:
+                self._opened[table.name].update_incremental()  # reads the commits since, instead of the whole log again
         elif DeltaTable.is_deltatable(path):
             self._opened[table.name] = DeltaTable(path)
+        if self._alone and table.name in self._opened:
+            self._current.add(table.name)
         return self._opened.get(table.name)
 
     def _commit(self, table: Table, rows: pl.DataFrame, *, mode: str, predicate: str | None) -> int:
@@ -163,7 +171,7 @@ class DeltaLake:
         for attempt in range(_COMMIT_TRIES):
             try:
                 write_deltalake(
-                    str(path),
+                    self._open(table, None) or str(path),
                     ordered,
                     mode=mode,  # type: ignore[arg-type]
                     predicate=predicate,
@@ -175,5 +183,6 @@ class DeltaLake:
             except CommitFailedError:
                 if attempt == _COMMIT_TRIES - 1:
                     raise
+                self._current.discard(table.name)
         written = self._open(table, None)
         return written.version() if written else 0

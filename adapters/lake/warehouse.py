@@ -9,10 +9,12 @@ from adapters.lake.delta import DeltaLake, table_named
 from quant.tables import TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import duckdb
+
+    from quant.ports import TableSnapshot
 
 
 class DuckDBWarehouse:
@@ -31,17 +33,18 @@ class DuckDBWarehouse:
         beside.unlink(missing_ok=True)
         try:
             with duckdb.connect(str(beside)) as connection:
-                rows = {table: self._view(connection, table) for table in TABLES}
-                self._snapshot(connection, rows, facts)
+                snapshots = {table: self._lake.snapshot(table) for table in TABLES}
+                for table, snapshot in snapshots.items():
+                    self._view(connection, table, snapshot.files if snapshot else [])
+                self._describe(connection, snapshots, facts)
                 connection.execute("CHECKPOINT")
             beside.chmod(0o444)
             beside.replace(self._path)
         finally:
             beside.unlink(missing_ok=True)
-        return rows
+        return {table: snapshot.rows if snapshot else 0 for table, snapshot in snapshots.items()}
 
-    def _view(self, connection: duckdb.DuckDBPyConnection, table: str) -> int:
-        files = self._lake.files(table)
+    def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[str]) -> None:
         names = ", ".join(f'"{column}"' for column in table_named(table).columns)
         if files:
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
@@ -50,13 +53,13 @@ class DuckDBWarehouse:
             empty = ", ".join(f'CAST(NULL AS VARCHAR) AS "{column}"' for column in table_named(table).columns)
             body = f"SELECT {empty} WHERE false"
         connection.execute(f'CREATE VIEW "{table}" AS {body}')
-        found = connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()
-        return int(found[0]) if found else 0
 
-    def _snapshot(self, connection: duckdb.DuckDBPyConnection, rows: Mapping[str, int], facts: Mapping[str, str]) -> None:
+    def _describe(
+        self, connection: duckdb.DuckDBPyConnection, snapshots: Mapping[str, TableSnapshot | None], facts: Mapping[str, str]
+    ) -> None:
         connection.execute('CREATE TABLE snapshot ("table" VARCHAR, "version" BIGINT, "rows" BIGINT)')
         connection.executemany(
-            "INSERT INTO snapshot VALUES (?, ?, ?)", [[table, self._lake.version(table), count] for table, count in rows.items()]
+            "INSERT INTO snapshot VALUES (?, ?, ?)", [[table, at and at.version, at.rows if at else 0] for table, at in snapshots.items()]
         )
         connection.execute("CREATE TABLE facts (fact VARCHAR, value VARCHAR)")
         connection.executemany("INSERT INTO facts VALUES (?, ?)", [[fact, value] for fact, value in facts.items()])

@@ -42,6 +42,22 @@ threads = 1
 """
 
 
+FILES = """[source]
+kind = "files"
+[source.files]
+bars = "{folder}/bars.parquet"
+actions = "{folder}/actions.parquet"
+convention = "{convention}"
+absent = ["vwap"]
+bad_rows = "quarantine"
+"""
+
+
+def files_source(folder: Path, *, convention: str) -> str:
+    """A [source] section that reads bars.parquet and actions.parquet of a folder."""
+    return FILES.format(folder=folder, convention=convention)
+
+
 def settings_of(
     *, paper_start: str, end: str, start: str = "2009-01-02", paper: str = "", backtest: str = "", extra: str = "", source: str = ""
 ) -> Settings:

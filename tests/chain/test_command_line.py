@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -14,34 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.sources.sample import SampleSource
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-PROFILE = """
-name = "test"
-[source]
-kind = "sample"
-[calendar]
-start = 2010-01-04
-paper_start = 2013-02-25
-end = 2013-02-28
-[model]
-train_years = 1
-rounds = 10
-early_stopping_rounds = 5
-[backtest]
-start = 2013-01-02
-"""
-
-
-def environment(root: Path, **more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith(("AFTERCLOSE", "DAGSTER_HOME"))}
-    return {**kept, "AFTERCLOSE_DATA": str(root), "COLUMNS": "200", "NO_COLOR": "1", **more}
-
-
-def afterclose(root: Path, *words: str, profile: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-    chosen = ["--profile", str(profile)] if profile else []
-    command = [sys.executable, "-m", "orchestration.cli", *chosen, *words]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment(root, **more), capture_output=True, text=True, timeout=240, check=False)
+from tests.chain.command_line import PROFILE, afterclose
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +124,7 @@ def test_bad_input_gives_one_clear_message_exit_code_2_and_writes_nothing(
         (["paper-run", "--session", "yesterday"], "YYYY-MM-DD"),
         (["paper-run", "--session", "2013-03-01"], "2013-02-28"),
         (["paper-run"], "afterclose history"),
-        (["backfill", "--from", "2013-02-26", "--to", "2013-02-25"], "swap them"),
+        (["backfill", "--from", "2013-02-27", "--to", "2013-02-26"], "swap them"),
         (["sql", "select 1"], "afterclose demo"),
         (["report"], "afterclose demo"),
     ],

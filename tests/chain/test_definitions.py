@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
 from orchestration.settings import FilesSourceSettings
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
-from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
+from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, SessionStart, Warehouse
 from tests.chain.conftest import settings_of
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -205,3 +206,20 @@ def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_o
     assert keys("daily") | keys("history") == everything
     assert keys("daily") & keys("history") == {"warehouse"}
     assert date.fromisoformat("2013-02-01") == SETTINGS.calendar.paper_start
+
+
+@pytest.mark.parametrize(("slippage_bps", "refused"), [(5.0, False), (9.0, True)])
+def test_a_setting_that_is_newer_than_the_booked_session_counts_as_its_default(data_root: Path, slippage_bps: float, refused: bool):
+    settings = settings_of(paper_start="2013-02-01", end="2013-03-01", extra=f"[costs]\nslippage_bps = {slippage_bps}\n")
+    defs, session = build_definitions(settings, data_root, LATER), date(2013, 2, 1)
+    assert defs.resources is not None
+    with dg.build_resources({name: defs.resources[name] for name in ("chain", "ledger")}) as bound:
+        chain: Chain = bound.chain
+        older = {key: value for key, value in chain.rules_in_force.items() if key != "[costs] slippage_bps"}
+        start = SessionStart(book="paper", session=session, decision_at=LATER.now(), rules=json.dumps(older))
+        bound.ledger.begin(start)
+        if refused:
+            with pytest.raises(InputError, match=r"\[costs\] slippage_bps = 5.0 in session .*, found \[costs\] slippage_bps = 9.0"):
+                chain.begun(bound.ledger, session)
+        else:
+            assert chain.begun(bound.ledger, session) == start

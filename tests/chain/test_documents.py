@@ -7,7 +7,6 @@ import re
 import tomllib
 from collections.abc import Iterator
 from datetime import date
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -16,15 +15,14 @@ from orchestration.settings import Settings
 from orchestration.tour import SESSION, SYMBOL, tour
 from quant.calendar import exchange_calendar
 from tests.chain.conftest import Root
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """The demo's profile through the session after the tour's."""
     settings = Settings(**tomllib.loads((REPOSITORY / "afterclose.toml").read_text()))
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         root = Root.make(tmp_path_factory.mktemp("demo"), settings, instance)
         root.history()
         root.days(exchange_calendar().sessions(date(2013, 2, 1), exchange_calendar().next(SESSION)))

@@ -12,19 +12,10 @@ import pytest
 
 from adapters.sources.sample import SampleSource
 from quant.errors import AftercloseError
-from tests.chain.conftest import Root, settings_of
+from tests.chain.conftest import Root, files_source, settings_of
 
 FIRST, LAST = date(2009, 1, 2), date(2013, 1, 4)
 PAPER = date(2013, 1, 2)
-SOURCE = """[source]
-kind = "files"
-[source.files]
-bars = "{bars}"
-actions = "{actions}"
-convention = "ex_date_close"
-absent = ["vwap"]
-bad_rows = "quarantine"
-"""
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -34,7 +25,7 @@ def root_with(folder: Path, instance: dg.DagsterInstance, change: Change) -> Roo
     source = SampleSource()
     change(source.bars(FIRST, LAST).drop("vwap")).write_parquet(folder / "bars.parquet")
     source.actions(FIRST, LAST).write_parquet(folder / "actions.parquet")
-    described = SOURCE.format(bars=folder / "bars.parquet", actions=folder / "actions.parquet")
+    described = files_source(folder, convention="ex_date_close")
     return Root.make(folder / "data", settings_of(paper_start=str(PAPER), end=str(LAST), source=described), instance)
 
 
@@ -55,7 +46,7 @@ def figures(root: Root) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         root = root_with(tmp_path_factory.mktemp("clean") / "root", instance, lambda bars: bars)
         root.history()
         root.days([PAPER])
@@ -76,7 +67,7 @@ def test_one_changed_bar_moves_the_figures_of_the_report(clean: Root, tmp_path: 
         )  # results came out early: 10 % from open to low, so the low is a lawful open that moves ranks
         return bars.with_columns(pl.when(widest).then("low").otherwise(price).alias(price))
 
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         root = root_with(tmp_path / "root", instance, change)
         root.history()
         moved = figures(clean).join(figures(root), on=["book", "session", "figure"], how="full", coalesce=True)
@@ -85,7 +76,7 @@ def test_one_changed_bar_moves_the_figures_of_the_report(clean: Root, tmp_path: 
 
 
 def test_a_bad_row_in_a_session_is_quarantined_and_the_rest_of_the_session_trades(tmp_path: Path):
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         root = root_with(tmp_path / "root", instance, set_close("MSFT", PAPER, -1.0))
         root.history()
         failed = root.days([PAPER])[PAPER]
@@ -103,10 +94,10 @@ def test_a_feed_fault_stops_the_session_before_anything_is_decided(tmp_path: Pat
     def change(bars: pl.DataFrame) -> pl.DataFrame:
         return bars.with_columns(close=pl.when(pl.col("session") == PAPER).then(-1.0).otherwise("close"))
 
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         root = root_with(tmp_path / "root", instance, change)
         root.history()
-        with pytest.raises(AftercloseError, match="feed_is_sound"):
+        with pytest.raises(AftercloseError, match="was stopped by: feed_is_sound of accepted_bars"):
             root.days([PAPER])
     assert root.ledger.orders("paper") == []
     assert root.ledger.decision("paper", PAPER) is None

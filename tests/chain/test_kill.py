@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,23 +14,9 @@ from adapters.lake import open_lake
 from adapters.ledger import open_ledger
 from quant.ports import Ledger
 from quant.tables import TABLES
-from tests.chain.test_command_line import REPOSITORY, afterclose, environment
+from tests.chain.command_line import PROFILE, afterclose, command, environment
+from tests.conftest import REPOSITORY
 
-PROFILE = """
-name = "test"
-[source]
-kind = "sample"
-[calendar]
-start = 2011-01-03
-paper_start = 2013-02-26
-end = 2013-02-28
-[model]
-train_years = 1
-rounds = 10
-early_stopping_rounds = 5
-[backtest]
-start = 2013-01-02
-"""
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 
@@ -46,9 +31,9 @@ def commits(root: Path, table: str) -> int:
 
 def kill_demo_after(root: Path, profile: Path, table: str, more: int) -> None:
     """Run `afterclose demo` and kill it, without warning, once it has committed ``table`` ``more`` times."""
-    command = [sys.executable, "-m", "orchestration.cli", "--profile", str(profile), "demo"]
+    demo = command("demo", profile=profile)
     before = commits(root, table)
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(demo, cwd=REPOSITORY, env=environment(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while commits(root, table) < before + more:
             assert process.poll() is None, f"ended before it was killed after {more} more commits of {table}"
             time.sleep(0.005)

@@ -18,19 +18,10 @@ from quant.ledger.entries import EntryKind
 from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.orders import OrderState
-from tests.chain.conftest import Root, settings_of
+from tests.chain.conftest import Root, files_source, settings_of
 
 FIRST, LAST = date(2011, 1, 3), date(2013, 1, 8)
 D1, D2, D3, D4 = date(2013, 1, 2), date(2013, 1, 3), date(2013, 1, 4), date(2013, 1, 7)
-SOURCE = """[source]
-kind = "files"
-[source.files]
-bars = "{folder}/bars.parquet"
-actions = "{folder}/actions.parquet"
-convention = "previous_close"
-absent = ["vwap"]
-bad_rows = "quarantine"
-"""
 
 
 class Case:
@@ -38,7 +29,7 @@ class Case:
 
     def __init__(self, folder: Path, instance: dg.DagsterInstance, extra: str = "") -> None:
         self.folder, self.instance = folder, instance
-        described = SOURCE.format(folder=folder)
+        described = files_source(folder, convention="previous_close")
         self.settings = settings_of(start=str(FIRST), paper_start=str(D1), end=str(LAST), source=described, extra=extra)
 
     @property
@@ -77,7 +68,7 @@ def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root through D2: the book holds what it decided on D1, and has orders for D3."""
     folder = tmp_path_factory.mktemp("late") / "base"
     folder.mkdir()
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         case = Case(folder, instance)
         case.put(bars=real_bars(), actions=real_actions())
         case.root.history()
@@ -89,7 +80,7 @@ def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def case(two_days: Path, tmp_path: Path) -> Iterator[Case]:
     shutil.copytree(two_days, tmp_path / "case")
     (tmp_path / "case" / "data" / "identity.json").unlink()  # the copy has another path
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Case(tmp_path / "case", instance)
 
 
@@ -174,6 +165,16 @@ def test_a_session_is_not_run_over_a_hole_and_not_again_under_other_rules(case: 
         case.root.days([D4])
     other = Case(case.folder, case.instance, extra="[costs]\nslippage_bps = 10.0\n")
     before = tables(case.root)
-    with pytest.raises(InputError, match="settings that the session was booked under"):
+    with pytest.raises(InputError, match=r"booked under, \[costs\] slippage_bps = 5.0 in session .*, found \[costs\] slippage_bps = 10.0"):
         other.root.days([D2])
     assert tables(case.root) == before
+
+
+def test_an_action_late_for_a_session_under_the_old_settings_restates_prices_under_the_new_ones(case: Case):
+    symbol = next(iter(case.held(D2)))
+    case.put(actions=real_actions((D2, symbol, "dividend", 0.35)))
+    other = Case(case.folder, case.instance, extra="[costs]\nslippage_bps = 10.0\n")
+    failed = other.root.days([D3])[D3]
+    assert ("actions_came_in_time", "WARN") in {(c.check, c.severity) for c in failed}
+    index = other.root.lake.read("adjusted_bars", first=D2, last=D3).filter(pl.col("symbol") == symbol)["total_index"]
+    assert index[0] == index[1] > 1

@@ -79,7 +79,7 @@ class TwoWays:
 def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoWays]:
     window: Window = request.param
     folder = tmp_path_factory.mktemp("two-ways")
-    with dg.instance_for_test() as one, dg.instance_for_test() as two:
+    with dg.DagsterInstance.ephemeral() as one, dg.instance_for_test() as two:
         daily = Root.make(folder / "daily", window.settings(window.daily_from), one)
         daily.history()
         for session in DAYS.sessions(window.daily_from, window.end):

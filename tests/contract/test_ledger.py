@@ -277,14 +277,14 @@ def decision(book: str, *, at: datetime = NOW, version: str | None = "lgbm-1", *
     return DecisionRecord(book=book, session=DAY, decision_at=at, model_version=version, table_versions=tables)
 
 
-def start(book: str, session: date = DAY, *, at: datetime = NOW, rules: str = "digest") -> SessionStart:
+def start(book: str, session: date = DAY, *, at: datetime = NOW, rules: str = "{}") -> SessionStart:
     return SessionStart(book=book, session=session, decision_at=at, rules=rules)
 
 
 def test_the_first_start_of_a_session_stands_and_the_newest_one_is_found(ledger: Ledger, book: str) -> None:
     assert ledger.begun(book) is None
     assert ledger.begin(start(book)) == start(book)
-    assert ledger.begin(start(book, at=NOW + timedelta(hours=1), rules="others")) == start(book)
+    assert ledger.begin(start(book, at=NOW + timedelta(hours=1), rules='{"a": 1}')) == start(book)
     ledger.begin(start(book, NEXT))
     ledger.begin(start(new_book(), NEXT + timedelta(days=1)))
     assert ledger.begun(book) == start(book, NEXT)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,7 +58,7 @@ def test_a_table_that_does_not_exist_reads_as_no_rows(tmp_path: Path):
     lake = open_lake(tmp_path)
     assert lake.read("scores").schema == TABLES["scores"].schema
     assert lake.version("scores") is None
-    assert list(lake.files("scores")) == []
+    assert lake.snapshot("scores") is None
 
 
 def test_replacing_a_range_touches_nothing_outside_it(tmp_path: Path):
@@ -113,6 +114,17 @@ def test_the_digest_knows_content_and_not_row_order(rows: list[tuple[date, str, 
     assert frame_digest(scores(*changed), table) != reference
 
 
+def test_a_run_sees_what_others_committed_before_it_and_what_it_commits_itself(tmp_path: Path):
+    opened: dict[str, DeltaTable] = {}
+    open_lake(tmp_path, opened=opened, alone=True).replace("scores", scores((D1, "A", 1)), first=D1, last=D1)
+    open_lake(tmp_path).replace("scores", scores((D2, "A", 2)), first=D2, last=D2)
+    run = open_lake(tmp_path, opened=opened, alone=True)
+    assert run.read("scores")["session"].to_list() == [D1, D2]
+    run.replace("scores", scores((D3, "A", 3)), first=D3, last=D3)
+    assert run.read("scores")["session"].to_list() == [D1, D2, D3]
+    assert run.version("scores") == 2
+
+
 def test_the_warehouse_has_a_view_a_table_and_is_swapped_under_open_readers(tmp_path: Path):
     import duckdb
 
@@ -121,7 +133,7 @@ def test_the_warehouse_has_a_view_a_table_and_is_swapped_under_open_readers(tmp_
     assert DuckDBWarehouse(lake, path).publish({"profile": "test"})["scores"] == 1
     reader = duckdb.connect(str(path), read_only=True)
     lake.replace("scores", scores((D2, "A", 2)), first=D2, last=D2)
-    DuckDBWarehouse(lake, path).publish({"profile": "test"})
+    assert DuckDBWarehouse(lake, path).publish({"profile": "test"})["scores"] == 2
     assert reader.execute("SELECT count(*) FROM scores").fetchall() == [(1,)]
     reader.close()
     with duckdb.connect(str(path), read_only=True) as fresh:
