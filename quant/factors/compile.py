@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from bisect import bisect_left
@@ -17,7 +18,7 @@ import polars as pl
 from quant.errors import ContractError, expected
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
-from quant.factors.kernels import MARGIN, run
+from quant.factors.kernels import LANES, LINE, MARGIN, run
 from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
 
@@ -121,7 +122,7 @@ def _batches(
     planned = plan(tuple(nodes.values()), mode)
     columns = np.empty((max(len(planned.fields), 1), panel.height))
     for row, name in enumerate(planned.fields):
-        columns[row] = panel[name].to_numpy()
+        columns[row] = panel[name].fill_null(math.nan).to_numpy()
     wanted = starts[:-1] if since is None else _first_rows(panel, starts, since)
     kept = np.concatenate([[0], np.cumsum(starts[1:] - wanted)])
     longest = int((starts[1:] - wanted).max(initial=1))
@@ -150,7 +151,11 @@ class _Worker:
 
     def _registers(self, program: Program, rows: int) -> NDArray[np.float64]:
         """A row of every register, those of constants filled."""
-        registers = np.zeros((program.registers, MARGIN + self._planned.past + self._planned.future + rows))
+        length = MARGIN + self._planned.past + self._planned.future + rows + LANES
+        length += -length % LINE
+        memory = np.zeros(program.registers * length + LINE)
+        first = -(memory.ctypes.data // memory.itemsize) % LINE  # every register begins with a cache line
+        registers = memory[first : first + program.registers * length].reshape(-1, length)
         for number, value in program.presets.items():
             registers[number] = value
         return registers

@@ -596,17 +596,32 @@ class _Masked(_Lowering):
                 b = (*self.over(family, args, older), *self.over("sum", args, older))
                 return self.emit(Op.LAGGED, self.over(family, args, newer), b, newer, (float(newer),))
             case "moments":
-                a = (*self.over(family, args, newer), *self.over("sum", args[-1:], newer))
-                b = (*self.over(family, args, older), *self.over("sum", args[-1:], older))
-                return self.emit(Op.MOMENTS_N, a, b, newer, results=2)
-            case "trend" | "cross" | "higher":
+                mean, step, weight = self.means(family, args, 0, newer, older)
+                return mean, self.spread(family, args, 1, (step, step, weight), newer, older)
+            case "trend" | "cross":
+                (x, dx, weight), (y, dy, _) = (self.means(family, args, i, newer, older) for i in (0, 1))
+                steps = ((dx, dx, weight), (dy, dy, weight), (dx, dy, weight))
+                return x, y, *(self.spread(family, args, 2 + i, step, newer, older) for i, step in enumerate(steps))
+            case "higher":
                 a = (*self.over("sum", args[-1:], newer), *self.over(family, args, newer))
                 b = (*self.over("sum", args[-1:], older), *self.over(family, args, older))
-                if family == "higher":
-                    return self.emit(Op.HIGHER_N, a, b, newer, results=4)
-                return self.emit(Op.COMOMENTS_N, a, b, newer, (float(newer) if family == "trend" else 0.0,), 5)
+                return self.emit(Op.HIGHER_N, a, b, newer, results=4)
             case _:
                 return self.emit(Op.DECAY, self.over(family, args, newer), self.over(family, args, older), newer, (_kept(family, newer),))
+
+    def means(self, family: str, args: Values, part: int, newer: int, older: int) -> Values:
+        """Mean number ``part`` of both blocks, the step from the newer block's to the older one's, and the step's weight."""
+        (n,), before = self.over("sum", args[-1:], newer), self.over("sum", args[-1:], older)
+        (share,) = self.emit(Op.SHARE, (n,), before, newer)
+        a, b = self.over(family, args, newer)[part], self.over(family, args, older)[part]
+        drift = float(newer) if family == "trend" and part == 0 else 0.0  # positions are measured from each block's own last row
+        (step,) = self.emit(Op.STEP, (a,), (b,), newer, (drift,))
+        return self.one(Op.BLEND, a, step, share), step, self.two(Op.MUL, n, share)
+
+    def spread(self, family: str, args: Values, part: int, steps: Values, newer: int, older: int) -> Value:
+        """Sum of products of deviations, number ``part``, of both blocks."""
+        a, b = self.over(family, args, newer)[part], self.over(family, args, older)[part]
+        return self.emit(Op.SPREAD, (a, *steps), (b,), newer)[0]
 
     def total(self, node: Rolling) -> Value:
         return self.over("sum", (self.filled(node.args[0]),), node.window)[0]
