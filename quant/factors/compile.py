@@ -46,6 +46,7 @@ class ArrowStream(Protocol):
 
 CHUNK = 448  # rows computed at a time: some two hundred registers of this length fit the second-level cache
 PATCH = 128  # the same for rows with missing values in their reach, of which there are few in a row
+BESIDE = 8  # listings of which only the last row is wanted are computed side by side
 BATCH_ROWS = 65_536  # rows of a frame of evaluate: small enough for memory to be reused from one to the next
 
 
@@ -146,12 +147,12 @@ class _Worker:
         self._planned = planned
         self._columns = columns
         self._chunk, self._patch = min(CHUNK, longest), min(PATCH, longest)
-        self._dense = self._registers(planned.dense, self._chunk)
+        self._dense = self._registers(planned.dense, self._chunk, BESIDE if longest == 1 else 1)
         self._masked = self._registers(planned.masked, self._patch)
 
-    def _registers(self, program: Program, rows: int) -> NDArray[np.float64]:
-        """A row of every register, those of constants filled."""
-        length = MARGIN + self._planned.past + self._planned.future + rows + LANES
+    def _registers(self, program: Program, rows: int, beside: int = 1) -> NDArray[np.float64]:
+        """Every register, those of constants filled, long enough for so many rows, or for one row of listings side by side."""
+        length = MARGIN + max(self._planned.past + self._planned.future + rows, beside * (self._planned.past + 1)) + LANES
         length += -length % LINE
         memory = np.zeros(program.registers * length + LINE)
         first = -(memory.ctypes.data // memory.itemsize) % LINE  # every register begins with a cache line
@@ -185,8 +186,9 @@ def _frame(panel: pl.DataFrame, names: Sequence[str], starts: Integers, wanted: 
     """Results of some adjacent listings with their keys, missing values as nulls."""
     keys = panel.select("session", "symbol")[int(starts[0]) : int(starts[-1])]
     if out.shape[1] < keys.height:
-        rows: list[Integers] = [np.arange(wanted[i] - starts[0], starts[i + 1] - starts[0]) for i in range(len(wanted))]
-        keys = keys[np.concatenate(rows)]
+        sizes = starts[1:] - wanted
+        before = np.cumsum(sizes) - sizes
+        keys = keys[np.arange(out.shape[1]) + np.repeat(wanted - starts[0] - before, sizes)]
     return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(names, out, strict=True)])
 
 

@@ -345,13 +345,17 @@ def _lagged(r: Floats, n: int, d: int, a: int, b0: int, b1: int, k: float) -> No
 
 
 @_compiled
-def _four_ranks(r: Floats, n: int, d: int, a: int, lag: int) -> None:
+def _four_ranks(r: Floats, n: int, d: int, a: int, lag: int, beside: int) -> None:
     out = r[d : d + n]
     x = r[a : a + n]
-    y1 = r[a - lag : a - lag + n]
-    y2 = r[a - lag - 1 : a - lag - 1 + n]
-    y3 = r[a - lag - 2 : a - lag - 2 + n]
-    y4 = r[a - lag - 3 : a - lag - 3 + n]
+    at1 = a - (lag + 0) * beside
+    y1 = r[at1 : at1 + n]
+    at2 = a - (lag + 1) * beside
+    y2 = r[at2 : at2 + n]
+    at3 = a - (lag + 2) * beside
+    y3 = r[at3 : at3 + n]
+    at4 = a - (lag + 3) * beside
+    y4 = r[at4 : at4 + n]
     for p in range(n):
         v = x[p]
         s = out[p]
@@ -376,25 +380,26 @@ def _one_rank(r: Floats, n: int, d: int, a: int, lag: int) -> None:
 
 
 @_compiled
-def _ranks(r: Floats, n: int, d: int, a: int, base: int, first: int, last: int) -> None:
+def _ranks(r: Floats, n: int, d: int, a: int, base: int, first: int, last: int, beside: int) -> None:
     for p in range(n):
         r[d + p] = r[base + p]
     lag = first
     while lag + 3 < last:
-        _four_ranks(r, n, d, a, lag)
+        _four_ranks(r, n, d, a, lag, beside)
         lag += 4
     while lag < last:
-        _one_rank(r, n, d, a, lag)
+        _one_rank(r, n, d, a, lag * beside)
         lag += 1
 
 
 @_compiled
-def _deviations(r: Floats, n: int, d: int, a: int, mean: int, rows: int) -> None:
+def _deviations(r: Floats, n: int, d: int, a: int, mean: int, rows: int, beside: int) -> None:
     out = r[d : d + n]
     m = r[mean : mean + n]
     for p in range(n):
         out[p] = 0.0
-    for lag in range(rows):
+    for row in range(rows):
+        lag = row * beside
         x = r[a - lag : a - lag + n]
         for p in range(n):
             v = abs(x[p] - m[p])
@@ -513,8 +518,9 @@ def _store(op: int, r: Floats, n: int, single: Singles, double: Floats, at: int,
 
 
 @_compiled
-def _load(fields: Integers, r: Floats, length: int, panel: Floats, first: int, last: int, start: int, end: int) -> None:
+def _load(program: Program, panel: Floats, first: int, last: int, start: int, end: int, masked: bool) -> None:
     """Rows ``first`` to ``last`` of every field, missing outside the listing's rows ``start`` to ``end``."""
+    fields, r, length = program[3], program[4], program[5]
     for f in range(len(fields)):
         base = fields[f] * length + MARGIN - first
         for row in range(first, min(start, last)):
@@ -523,43 +529,38 @@ def _load(fields: Integers, r: Floats, length: int, panel: Floats, first: int, l
             r[base + row] = panel[f, row]
         for row in range(max(first, end), last):
             r[base + row] = np.nan
+    for row in range(first, last):
+        p = MARGIN + row - first
+        if masked:
+            r[EXISTS * length + p] = 1.0 if (row >= start) & (row < end) else 0.0
+            r[POSITION * length + p] = float(max(row - start + 1, 0))
+        else:
+            r[BAD * length + p] = 0.0
+
+
+@_compiled
+def _load_beside(program: Program, panel: Floats, last: Integers, pad: int) -> None:
+    """Rows ``last`` of some listings and the ``pad`` before them, session by session, the listings' values of a session side by side."""
+    fields, r, length = program[3], program[4], program[5]
+    beside = len(last)
+    for f in range(len(fields)):
+        for j in range(beside):
+            base = fields[f] * length + MARGIN + j
+            for row in range(pad + 1):
+                r[base + row * beside] = panel[f, last[j] - pad + row]
+    for p in range((pad + 1) * beside):
+        r[BAD * length + MARGIN + p] = 0.0
 
 
 @_inlined
-def _execute(
-    program: Program,
-    pad: int,
-    ahead: int,
-    panel: Floats,
-    first: int,
-    count: int,
-    start: int,
-    end: int,
-    single: Singles,
-    double: Floats,
-    at: int,
-    masked: bool,
-) -> None:
-    """Run ``program`` for the rows ``first`` to ``first + count`` of a listing with rows ``start`` to ``end``.
-
-    The results are stored one after the other; those of the rows begin at ``at`` in each.
-    """
-    code, constants, wires, fields, r, length, total = program
-    low, high = first - pad, first + count + ahead
-    _load(fields, r, length, panel, low, high, start, end)
-    if masked:
-        for p in range(high - low):
-            row = low + p
-            r[EXISTS * length + MARGIN + p] = 1.0 if (row >= start) & (row < end) else 0.0
-            r[POSITION * length + MARGIN + p] = float(max(row - start + 1, 0))
-    else:
-        for p in range(high - low):
-            r[BAD * length + MARGIN + p] = 0.0
+def _execute(program: Program, pad: int, count: int, beside: int, single: Singles, double: Floats, at: int) -> None:
+    """Run ``program`` for ``count`` rows of ``beside`` listings, whose results begin at ``at`` of each."""
+    code, constants, wires, _, r, length, total = program
     for i in range(len(code)):
         op = int(code[i, 0])
-        lag = code[i, 3]
-        lo = MARGIN + pad - code[i, 1]
-        n = code[i, 1] + count + code[i, 2]
+        lag = code[i, 3] * (1 if op == Op.STORE or op == Op.STORE_QUOTIENT or op == Op.PICK else beside)
+        lo = MARGIN + (pad - code[i, 1]) * beside
+        n = (code[i, 1] + count + code[i, 2]) * beside
         if op < Op.STORE and op != Op.CHECK and op != Op.PICK:  # some rows more, which nobody reads, so that loops take whole cache lines
             n += lo % LINE
             lo -= lo % LINE
@@ -572,7 +573,7 @@ def _execute(
             _simple(op, r, n, d, a, b, k)
             continue
         if op >= Op.STORE:
-            _store(op, r, count, single, double, lag * total + at, a, code[i, FIRST_NOW + 1] * length + lo)
+            _store(op, r, count * beside, single, double, lag * total + at, a, code[i, FIRST_NOW + 1] * length + lo)
             continue
         d1 = code[i, FIRST_OUT + 1] * length + lo
         a1 = code[i, FIRST_NOW + 1] * length + lo
@@ -590,9 +591,9 @@ def _execute(
         elif op == Op.LAGGED:
             _lagged(r, n, d, a, b, b1, k)
         elif op == Op.RANK:
-            _ranks(r, n, d, a, a1, int(k), int(constants[i, 1]))
+            _ranks(r, n, d, a, a1, int(k), int(constants[i, 1]), beside)
         elif op == Op.MAD:
-            _deviations(r, n, d, a, a1, int(k))
+            _deviations(r, n, d, a, a1, int(k), beside)
         elif op == Op.PICK:
             _pick(r, n, d, a, k, wires[lag:], length, lo)
         else:
@@ -660,29 +661,76 @@ def run(
     The results go into ``single`` or ``double``, whichever is not empty, those of listing i from ``offsets[i]`` on in each. Both programs
     read ``pad`` earlier and ``ahead`` later rows. At most ``chunk`` rows are computed at a time, ``patch`` by the masked one.
     """
-    for i in range(len(starts) - 1):
-        start, end, row = starts[i], starts[i + 1], wanted[i]
-        shift = offsets[i] - row
-        base = checked = row  # rows base to row are the dense program's last, looked through up to checked
-        while checked < end:
-            full = False
+    registers, length = dense[4], dense[5]
+    lanes = min(LANES, (length - MARGIN - LANES) // (pad + 1))
+    start = end = row = base = checked = shift = 0
+    i = group = beside = lane = 0
+    while True:
+        full = False
+        aside = 1
+        if lane < beside:  # the listings that were computed side by side
+            listing = group + lane
+            lane += 1
+            if not _dirty(registers, lane - 1, beside, pad):
+                continue
+            start, end, first, count = starts[listing], starts[listing + 1], wanted[listing], 1
+            row = checked = end
+            shift = offsets[listing] - first
+        elif checked < row:  # the dense program's last rows, looked through up to ``checked``
+            begin, stop = _next_dirty(registers, checked - base, row - base, pad + ahead, patch)
+            first, count, checked = base + begin, stop - begin, base + stop
+            if count == 0:
+                continue
+        elif row < end:
             first = row
-            if checked < row:
-                begin, stop = _next_dirty(dense[4], checked - base, row - base, pad + ahead, patch)
-                first, count, checked = base + begin, stop - begin, base + stop
-                if count == 0:
-                    continue
-            elif (row - pad >= start) & (row + ahead < end):
+            if (row - pad >= start) & (row + ahead < end):
                 left = end - ahead - row
                 parts = (left + chunk - 1) // chunk
                 count = (left + parts - 1) // parts
                 full = True
                 base = row
-                row += count
             else:
                 count = min(patch, end - row)
                 if row - pad < start:
                     count = min(count, start + pad - row)
-                row += count
-                checked = row
-            _execute(dense if full else masked, pad, ahead, panel, first, count, start, end, single, double, first + shift, not full)
+            row += count
+            checked = base if full else row
+        elif i + 1 < len(starts):
+            beside = _together(starts, wanted, i, lanes, pad) if ahead == 0 else 0
+            if beside:
+                group, lane, first, count, full, aside = i, 0, wanted[i], 1, True, beside
+                shift = offsets[i] - first
+                i += beside
+            else:
+                start, end, row = starts[i], starts[i + 1], wanted[i]
+                base = checked = row
+                shift = offsets[i] - row
+                i += 1
+                continue
+        else:
+            break
+        program = dense if full else masked
+        if aside > 1:
+            _load_beside(program, panel, wanted[group : group + beside], pad)
+        else:
+            _load(program, panel, first - pad, first + count + ahead, start, end, not full)
+        _execute(program, pad, count, aside, single, double, first + shift)
+
+
+@_compiled
+def _together(starts: Integers, wanted: Integers, first: int, lanes: int, pad: int) -> int:
+    """``lanes``, if so many listings from ``first`` on want their last row only and have all rows before it; else 0."""
+    if lanes < 2 or first + lanes >= len(starts):
+        return 0
+    for i in range(first, first + lanes):
+        if (wanted[i] + 1 != starts[i + 1]) | (wanted[i] - pad < starts[i]):
+            return 0
+    return lanes
+
+
+@_compiled
+def _dirty(bad: Floats, lane: int, beside: int, pad: int) -> bool:
+    for row in range(pad + 1):
+        if bad[MARGIN + row * beside + lane] != 0.0:
+            return True
+    return False
