@@ -14,8 +14,8 @@ FIELDS = ("open", "high", "low", "close", "volume", "vwap")
 def panel(symbols: int, sessions: int, seed: int) -> pl.DataFrame:
     """A factor panel: session, symbol and the six fields, null rows for sessions missed between a symbol's first and last bar.
 
-    Every value is exact in float32, the only type that Qlib stores. 15 % of the symbols list late, 5 % end early, 4 % miss some sessions, 2 %
-    stand still for a while with no volume.
+    Every value is exact in float32, the only type that Qlib stores. 15 % of the symbols list late, 5 % end early, 4 % miss some sessions,
+    2 % stand still for a while with no volume.
     """
     rng = np.random.default_rng(seed)
     bars = _bars(rng, symbols, sessions)
@@ -37,8 +37,8 @@ def panel(symbols: int, sessions: int, seed: int) -> pl.DataFrame:
             bars[name][symbol, halt] = 0.0 if name == "volume" else bars["close"][symbol, first - 1]
     days = exchange_calendar().days[-sessions - 1 : -1]
     at, on = np.nonzero(present)
-    ends = {symbol: np.flatnonzero(known[symbol])[[0, -1]] for symbol in range(symbols)}
-    inside = np.array([ends[symbol][0] <= day <= ends[symbol][1] for symbol, day in zip(at, on, strict=True)])
+    first, last = known.argmax(axis=1), sessions - 1 - known[:, ::-1].argmax(axis=1)
+    inside = (on >= first[at]) & (on <= last[at])
     at, on = at[inside], on[inside]
     names = np.array([f"S{number:05}" for number in range(symbols)])
     columns = {name: np.where(known[at, on], values[at, on], np.nan) for name, values in bars.items()}

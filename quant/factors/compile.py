@@ -7,6 +7,7 @@ import os
 import sys
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import polars as pl
 
-from quant.errors import ContractError, expected
+from quant.errors import ContractError, FactorError, expected
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
 from quant.factors.kernels import LANES, LINE, MARGIN, run
@@ -24,8 +25,6 @@ from quant.factors.reach import refuse_lookahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import date
-
     from numpy.typing import NDArray
 
     from quant.factors.expression import Node
@@ -98,8 +97,17 @@ def evaluate(
     yield from _batches(nodes, frame, starts, dtype, mode, since, threads or _cores(), batch_rows)
 
 
+def warm() -> None:
+    """Compile the kernels, unless this machine has done so: it takes seconds, so better when installing than in the first run."""
+    panel = pl.DataFrame({"session": [date(2000, 1, 3)], "symbol": ["A"], "close": [1.0]})
+    compute({"x": "$close"}, panel, threads=1)
+
+
 @lru_cache(maxsize=64)
 def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *, allow_future: bool) -> Mapping[str, Node]:
+    for name in ("session", "symbol"):
+        if name in dict(expressions):
+            raise FactorError(expected("a name of its own", found=name, where="the factors' names", do="call the factor something else"))
     nodes = {name: parse(text, fields) for name, text in expressions}
     for name, node in nodes.items() if not allow_future else ():
         refuse_lookahead(name, node)
