@@ -239,7 +239,7 @@ def _without_cross_sections(nodes: Mapping[str, Node], panel: pl.DataFrame, mode
         arguments = {name: part.arg for part, name in names.items()}
         starts = _starts(panel, list(arguments.values()))
         batches = list(_batches(arguments, panel, starts, pl.Float64, mode, None, _cores(), BATCH_ROWS))
-        values = pl.concat(batches).select(arguments) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
+        values = pl.concat(batches).select(list(arguments)) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
         panel = panel.with_columns(values.iter_columns())
         panel = panel.with_columns(cross_section(part.op, pl.col(name), part.group).alias(name) for part, name in names.items())
         columns: dict[Node, Feature] = {part: Feature(name=column) for part, column in names.items()}

@@ -67,6 +67,34 @@ def test_the_deviation_of_a_price_that_stands_still_is_exactly_zero() -> None:
     assert _values("Std($close,7)", [812.3, 17.7, *[61.3] * 9])[8:] == [0.0] * 3
 
 
+SECTION = (  # two symbols with a value, one infinite, one missing; then one alone
+    ("A", 3.0, "x"),
+    ("B", 1.0, "x"),
+    ("C", INF, "x"),
+    ("D", None, None),
+    ("E", 5.0, None),
+    ("F", 1.0, "y"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CSRank($close)", [0.75, 0.375, None, None, 1.0, 0.375]),
+        ("CSRank($close,$sector)", [1.0, 0.5, None, None, None, 1.0]),
+        ("CSDemean($close)", [0.5, -1.5, None, None, 2.5, -1.5]),
+        ("CSZScore($close,$sector)", [math.sqrt(0.5), -math.sqrt(0.5), None, None, None, None]),
+        ("CSScale($close)", [0.3, 0.1, None, None, 0.5, 0.1]),
+        ("2*CSRank(CSDemean($close)+$close)-1", [0.5, -0.25, None, None, 1.0, -0.25]),
+        ("Mean(CSScale($close*0),3)", [None] * 6),
+    ],
+)
+def test_a_cross_section_is_over_the_symbols_that_have_a_value(text: str, expected: list[float | None]) -> None:
+    keys = pl.DataFrame(SECTION, schema={"symbol": pl.String, "close": pl.Float64, "sector": pl.String}, orient="row")
+    panel = keys.with_columns(session=pl.lit(DAYS[0]))
+    assert compute({"x": text}, panel, dtype=pl.Float64)["x"].to_list() == pytest.approx(expected)
+
+
 def test_a_symbol_does_not_see_its_neighbours(make_panel: Callable[..., pl.DataFrame], every_operator: dict[str, str]) -> None:
     panel = make_panel(3, symbols=6)
     together = compute(every_operator, panel, dtype=pl.Float64)
