@@ -550,7 +550,9 @@ class _Masked(_Lowering):
     def need(self, node: Rolling, value: Value, n: Value) -> Value:
         if self.strict:
             return self.one(Op.WHEN, value, n, k=(float(node.rows),))
-        return value if node.op == "Count" else self.one(Op.WHEN, value, n, k=(1.0,))
+        if node.op == "Count":  # 0 where all is missing, but no value on a row that does not exist: a Ref or a window may look there
+            return self.one(Op.ABSENT, value, EXISTS)
+        return self.one(Op.WHEN, value, n, k=(1.0,))
 
     def count(self, node: Rolling) -> Value:
         return self.over("sum", (self.mask(node),), node.rows)[0]

@@ -38,6 +38,8 @@ def _values(text: str, close: Sequence[float | None], volume: Sequence[float | N
         ("Mean($close,2)", [1.0, 2.0, None, None, 4.0], [1.0, 1.5, 2.0, None, 4.0]),
         ("Sum($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, None, 4.0]),
         ("Count($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, 0.0, 1.0]),
+        ("Ref(Count($close,2),1)", [1.0, None, None, 4.0], [None, 1.0, 1.0, 0.0]),
+        ("Mean(Count($close,2),3)", [1.0, 2.0, 3.0, 4.0], [1.0, 1.5, 5 / 3, 2.0]),
         ("Var($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 8.0]),
         ("Max($close,2)", [3.0, 1.0, None, None], [3.0, 3.0, 1.0, None]),
         ("IdxMax($close,3)", [3.0, 1.0, 3.0, 2.0, 2.0], [1.0, 1.0, 1.0, 2.0, 1.0]),
