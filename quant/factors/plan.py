@@ -369,6 +369,11 @@ class _Dense(_Lowering):
             self.emit(Op.CHECK, (value,))
         return value
 
+    def elementwise(self, op: str, args: Values) -> Value:
+        for arg in args[: _STRICT.get(op, 2)] if self.strict and op in _SWALLOWING else ():
+            self.emit(Op.CHECK, (arg,))  # or a comparison with a missing value would be 0 here
+        return super().elementwise(op, args)
+
     def need(self, node: Rolling, value: Value, n: Value) -> Value:  # noqa: ARG002
         return value
 
