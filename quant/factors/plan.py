@@ -733,7 +733,8 @@ def _kurt(low: _Lowering, node: Rolling) -> Value:
 
 
 def _known(low: _Lowering, node: Rolling) -> Value:
-    return low.over("sum", (low.one(Op.KNOWN, low.value(node.args[0])),), node.window)[0]
+    x = low.clean(node) if low.strict else low.value(node.args[0])  # strict: the dense program has to note what is missing
+    return low.over("sum", (low.one(Op.KNOWN, x),), node.window)[0]
 
 
 _ROLLING: Mapping[str, Callable[[_Lowering, Rolling], Value]] = {

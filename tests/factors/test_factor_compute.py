@@ -59,13 +59,13 @@ def test_an_operator_follows_qlibs_convention(text: str, close: list[float | Non
     assert _values(text, close) == pytest.approx(expected)
 
 
-def test_in_strict_mode_a_comparison_with_a_missing_value_is_missing_inside_a_long_history_too() -> None:
+def test_in_strict_mode_what_reads_a_missing_value_is_missing_inside_a_long_history_too() -> None:
     close = [1.0] * 40 + [None] + [2.0] * 40
     panel = pl.DataFrame({"session": DAYS[:81], "symbol": ["A"] * 81, "close": close})
-    factors = {"now": "$close>1", "known": "Count($close>1,2)", "if": "If($close>1,1,0)"}
+    factors = {"now": "$close>1", "known": "Count($close>1,2)", "count": "Count($close,2)", "if": "If($close>1,1,0)"}
     computed = compute(factors, panel, dtype=pl.Float64, mode=Mode.STRICT)
     assert computed["now"].to_list() == computed["if"].to_list() == [0.0] * 40 + [None] + [1.0] * 40
-    assert computed["known"].to_list() == [None] + [2.0] * 39 + [None] * 2 + [2.0] * 39
+    assert computed["known"].to_list() == computed["count"].to_list() == [None] + [2.0] * 39 + [None] * 2 + [2.0] * 39
 
 
 def test_a_correlation_with_a_flat_series_is_missing() -> None:
