@@ -445,7 +445,10 @@ class _Dense(_Lowering):
         return self.over(family, x, node.window)[0]
 
     def age(self, node: Rolling, family: str) -> Value:
-        return self.over(family, (self.operand(node.args[0]),), node.window)[1]
+        x = self.operand(node.args[0])
+        if node.window == 1:
+            return self.two(Op.SUB, x, x)  # 0, and made of the value: what nobody reads is not checked
+        return self.over(family, (x,), node.window)[1]
 
     def square(self, node: Rolling) -> Value:
         return self.over("moments", (self.operand(node.args[0]),), node.window)[1]

@@ -44,6 +44,8 @@ def _values(text: str, close: Sequence[float | None], volume: Sequence[float | N
         ("Max($close,2)", [3.0, 1.0, None, None], [3.0, 3.0, 1.0, None]),
         ("IdxMax($close,3)", [3.0, 1.0, 3.0, 2.0, 2.0], [1.0, 1.0, 1.0, 2.0, 1.0]),
         ("IdxMin($close,3)", [3.0, 1.0, None, 2.0, None, None, None], [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, None]),
+        ("IdxMax($close,1)", [3.0, None, 1.0], [1.0, None, 1.0]),
+        ("IdxMin($close,1)", [3.0, None, INF], [1.0, None, None]),
         ("Rank($close,3)", [3.0, 1.0, 3.0, None, 3.0], [1.0, 0.5, 5 / 6, None, 0.75]),
         ("Quantile($close,3,0.25)", [4.0, 2.0, 8.0, None], [4.0, 2.5, 3.0, 3.5]),
         ("Slope($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 2.0]),
