@@ -9,6 +9,7 @@ from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from dataclasses import replace
+from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +23,7 @@ from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature,
 from quant.factors.kernels import LANES, LINE, MARGIN, run
 from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
+from quant.factors.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
     Results = NDArray[np.floating[Any]]
     Floating = type[pl.Float32] | type[pl.Float64]
+
+
+class Backend(Enum):
+    """What computes: both give the same columns, missing values and, to rounding, numbers."""
+
+    COMPILED = "compiled"  # bytecode over numba's kernels: the fast one
+    POLARS = "polars"  # plain expressions: the readable reference
 
 
 class ArrowStream(Protocol):
@@ -58,6 +67,7 @@ def compute(
     allow_future: bool = False,
     since: date | None = None,
     threads: int | None = None,
+    backend: Backend = Backend.COMPILED,
 ) -> pl.DataFrame:
     """session, symbol and one column per expression for every row of ``panel`` (from session ``since`` on), in its order.
 
@@ -68,7 +78,15 @@ def compute(
     LookaheadError for one that reaches forward unless ``allow_future``, ContractError for a panel that is not as described.
     """
     batches = evaluate(
-        expressions, panel, dtype=dtype, mode=mode, allow_future=allow_future, since=since, threads=threads, batch_rows=sys.maxsize
+        expressions,
+        panel,
+        dtype=dtype,
+        mode=mode,
+        allow_future=allow_future,
+        since=since,
+        threads=threads,
+        batch_rows=sys.maxsize,
+        backend=backend,
     )
     return pl.concat(batches, rechunk=False)
 
@@ -83,15 +101,21 @@ def evaluate(
     since: date | None = None,
     threads: int | None = None,
     batch_rows: int = BATCH_ROWS,
+    backend: Backend = Backend.COMPILED,
 ) -> Iterator[pl.DataFrame]:
     """``compute`` as a stream of frames, each of whole symbols: for callers that write or drop rows before they take more.
 
-    The first frame is empty, so that an empty panel has its columns too. How the rows are cut into frames changes no value.
+    The first frame is empty, so that an empty panel has its columns too. How the rows are cut into frames changes no value. The
+    Polars back end knows neither threads nor batches.
     """
     frame = panel if isinstance(panel, pl.DataFrame) else pl.DataFrame(panel)
     floats = (name for name, kind in frame.schema.items() if kind == pl.Float64)
     nodes = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
     starts = _starts(frame, list(nodes.values()))
+    if backend is Backend.POLARS:
+        kept = frame["session"] >= since if since else pl.repeat(value=True, n=frame.height, eager=True)
+        yield reference(nodes, frame, mode).filter(kept).cast(dict.fromkeys(nodes, dtype()))
+        return
     nodes, frame = _without_cross_sections(nodes, frame, mode)
     yield frame.select("session", "symbol", *(pl.lit(None, dtype).alias(name) for name in nodes)).clear()
     yield from _batches(nodes, frame, starts, dtype, mode, since, threads or _cores(), batch_rows)
@@ -258,7 +282,7 @@ def _without_cross_sections(nodes: Mapping[str, Node], panel: pl.DataFrame, mode
         arguments = {name: part.arg for part, name in names.items()}
         starts = _starts(panel, list(arguments.values()))
         batches = list(_batches(arguments, panel, starts, pl.Float64, mode, None, _cores(), BATCH_ROWS))
-        values = pl.concat(batches).select(arguments) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
+        values = pl.concat(batches).select(list(arguments)) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
         panel = panel.with_columns(values.iter_columns())
         panel = panel.with_columns(cross_section(part.op, pl.col(name), part.group).alias(name) for part, name in names.items())
         columns: dict[Node, Feature] = {part: Feature(name=column) for part, column in names.items()}

@@ -369,6 +369,11 @@ class _Dense(_Lowering):
             self.emit(Op.CHECK, (value,))
         return value
 
+    def elementwise(self, op: str, args: Values) -> Value:
+        for arg in args[: _STRICT.get(op, 2)] if self.strict and op in _SWALLOWING else ():
+            self.emit(Op.CHECK, (arg,))  # or a comparison with a missing value would be 0 here
+        return super().elementwise(op, args)
+
     def need(self, node: Rolling, value: Value, n: Value) -> Value:  # noqa: ARG002
         return value
 
@@ -440,7 +445,10 @@ class _Dense(_Lowering):
         return self.over(family, x, node.window)[0]
 
     def age(self, node: Rolling, family: str) -> Value:
-        return self.over(family, (self.operand(node.args[0]),), node.window)[1]
+        x = self.operand(node.args[0])
+        if node.window == 1:
+            return self.two(Op.SUB, x, x)  # 0, and made of the value: what nobody reads is not checked
+        return self.over(family, (x,), node.window)[1]
 
     def square(self, node: Rolling) -> Value:
         return self.over("moments", (self.operand(node.args[0]),), node.window)[1]
@@ -550,7 +558,9 @@ class _Masked(_Lowering):
     def need(self, node: Rolling, value: Value, n: Value) -> Value:
         if self.strict:
             return self.one(Op.WHEN, value, n, k=(float(node.rows),))
-        return value if node.op == "Count" else self.one(Op.WHEN, value, n, k=(1.0,))
+        if node.op == "Count":  # 0 where all is missing, but no value on a row that does not exist: a Ref or a window may look there
+            return self.one(Op.ABSENT, value, EXISTS)
+        return self.one(Op.WHEN, value, n, k=(1.0,))
 
     def count(self, node: Rolling) -> Value:
         return self.over("sum", (self.mask(node),), node.rows)[0]
@@ -741,7 +751,8 @@ def _kurt(low: _Lowering, node: Rolling) -> Value:
 
 
 def _known(low: _Lowering, node: Rolling) -> Value:
-    return low.over("sum", (low.one(Op.KNOWN, low.value(node.args[0])),), node.window)[0]
+    x = low.clean(node) if low.strict else low.value(node.args[0])  # strict: the dense program has to note what is missing
+    return low.over("sum", (low.one(Op.KNOWN, x),), node.window)[0]
 
 
 _ROLLING: Mapping[str, Callable[[_Lowering, Rolling], Value]] = {
