@@ -7,8 +7,8 @@ import os
 import sys
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from dataclasses import replace
+from datetime import date
 from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
@@ -27,6 +27,7 @@ from quant.factors.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from quant.factors.expression import Node
