@@ -21,6 +21,7 @@ from quant.errors import ContractError, FactorError, expected
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
 from quant.factors.kernels import LANES, LINE, MARGIN, run
+from quant.factors.memory import empty
 from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
 from quant.factors.reference import reference
@@ -53,10 +54,10 @@ class ArrowStream(Protocol):
         ...
 
 
-CHUNK = 448  # rows computed at a time: some two hundred registers of this length fit the second-level cache
+CHUNK = 600  # rows computed at a time: some two hundred registers of this length fit the second-level cache
 PATCH = 128  # the same for rows with missing values in their reach, of which there are few in a row
 BESIDE = 8  # listings of which only the last row is wanted are computed side by side
-BATCH_ROWS = 32_768  # rows of a frame of evaluate: small enough for its memory to be used again for the next but one
+BATCH_ROWS = 131_072  # rows of a frame of evaluate, made in memory that is used again for the next but one
 
 
 def compute(
@@ -169,7 +170,7 @@ def _batches(
                 wanted[first:last] - starts[first],
                 kept[first:last] - kept[first],
             )
-            out = np.empty((len(nodes), int(kept[last] - kept[first])), np.float32 if dtype is pl.Float32 else np.float64)
+            out = empty(len(nodes), int(kept[last] - kept[first]), np.float32 if dtype is pl.Float32 else np.float64)
             jobs = [
                 pool.submit(worker.run, columns, begins[a : b + 1], wants[a:b], places[a:b], out)
                 for worker, (a, b) in zip(workers, _shares([*places.tolist(), out.shape[1]], threads), strict=True)

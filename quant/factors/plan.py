@@ -560,7 +560,7 @@ class _Masked(_Lowering):
             return self.one(Op.WHEN, value, n, k=(float(node.rows),))
         if node.op == "Count":  # 0 where all is missing, but no value on a row that does not exist: a Ref or a window may look there
             return self.one(Op.ABSENT, value, EXISTS)
-        return self.one(Op.WHEN, value, n, k=(1.0,))
+        return self.one(Op.WHEN, value, n, k=(1.0,)) if node.op in _EMPTY else value
 
     def count(self, node: Rolling) -> Value:
         return self.over("sum", (self.mask(node),), node.rows)[0]
@@ -705,6 +705,7 @@ _PAIRWISE: Mapping[str, Op] = {
 _SINGLE: Mapping[str, Op] = {name: Op[name.upper()] for name in ("Abs", "Sign", "Log", "Not")}
 _BOUNDED = frozenset((*_COMPARISONS, "And", "Or", "Not"))  # finite whatever the operands
 _SWALLOWING = frozenset((*_COMPARISONS, "If", "Power"))  # make a value of missing operands
+_EMPTY = frozenset(("Sum", "Max", "Min", "IdxMax", "IdxMin"))  # have a value of an empty window, unless told; others divide by its 0
 _STRICT = {"If": 1, "Power": 0}  # how many operands must be known in strict mode, if not all
 
 
