@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from quant.factors.expression import Node
-    from quant.factors.plan import Plan, Program
+    from quant.factors.plan import Plan
+    from quant.factors.program import Program
 
     Integers = NDArray[np.int64]
     Results = NDArray[np.floating[Any]]
