@@ -22,6 +22,7 @@ FIELDS = ("open", "high", "low", "close", "volume", "vwap")
 MAX_WINDOW = 2520  # ten years of sessions; every symbol is padded by the longest window, so it has to have a bound
 MAX_LENGTH = 2000  # characters
 MAX_DEPTH = 100  # nested parts; every walk over a tree is recursive
+MAX_PARTS = 10_000  # parts in all; a Delta has its argument twice, so nested ones would double them without end
 EMA_SPANS = 10  # an EMA over N reads the last 10 N rows: what it leaves out weighs (1 - 2 / (N + 1)) ** (10 N), less than 2.1e-9
 
 
@@ -337,7 +338,11 @@ class _Reader:
     def shift(self, name: str, arg: ast.expr, by: ast.expr) -> Node:
         (node,) = self.series([arg])
         shifted = Shift(arg=node, by=self.rows(by))
-        return shifted if name == "Ref" else Elementwise(op="Sub", args=(node, shifted))
+        if name == "Ref":
+            return shifted
+        if 2 * sum(1 for _ in walk(node)) > MAX_PARTS:
+            raise self.refuse(arg, f"at most {MAX_PARTS} parts", "more", "each nested Delta doubles them: use Ref for some")
+        return Elementwise(op="Sub", args=(node, shifted))
 
     def series(self, args: Sequence[ast.expr]) -> tuple[Node, ...]:
         nodes = tuple(self.read(arg) for arg in args)

@@ -104,6 +104,11 @@ def test_deep_nesting_is_refused() -> None:
         parse("(" * 900 + "$close" + ")" * 900)
 
 
+def test_nested_deltas_are_refused_before_they_double_out_of_hand() -> None:
+    with pytest.raises(FactorError, match="at most 10000 parts.*nested Delta doubles"):
+        parse("Delta(" * 90 + "$close" + ",1)" * 90)
+
+
 @pytest.mark.parametrize(
     ("text", "past", "future"),
     [
