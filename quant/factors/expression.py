@@ -225,7 +225,7 @@ def _operand(node: Node, op: str, *, first: bool) -> str:
 
 
 def _refuse(text: str, at: int, what: str, found: object, do: str) -> FactorError:
-    return FactorError(expected(what, found=found, where=f"{text!r} at position {at + 1}", do=do))
+    return FactorError(expected(what, found=found, where=f"{text!r} at position {at + 1}", do=do), position=at + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ def test_what_is_not_in_the_language_is_refused_with_its_position(text: str, pos
     with pytest.raises(FactorError, match=re.escape(words)) as refused:
         parse(text)
     assert f"at position {position}, found" in str(refused.value)
+    assert refused.value.position == position
 
 
 @given(
@@ -105,7 +106,7 @@ def test_deep_nesting_is_refused() -> None:
 
 
 def test_nested_deltas_are_refused_before_they_double_out_of_hand() -> None:
-    with pytest.raises(FactorError, match="at most 10000 parts.*nested Delta doubles"):
+    with pytest.raises(FactorError, match=r"at most 10000 parts.*nested Delta doubles"):
         parse("Delta(" * 90 + "$close" + ",1)" * 90)
 
 
