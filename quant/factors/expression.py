@@ -11,6 +11,7 @@ import ast
 import math
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
 from quant.errors import FactorError, expected
@@ -228,6 +229,10 @@ def _refuse(text: str, at: int, what: str, found: object, do: str) -> FactorErro
     return FactorError(expected(what, found=found, where=f"{text!r} at position {at + 1}", do=do), position=at + 1)
 
 
+def _closest(found: str, known: Sequence[str]) -> str:
+    return f"perhaps {match[0]}" if (match := get_close_matches(found, known, n=1)) else "use one of them"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
     """Turns one expression's ast into nodes that read ``fields``.
@@ -263,8 +268,9 @@ class _Reader:
         name = tree.id.removeprefix(_FIELD_MARK)
         at = self.offset + tree.col_offset
         if self.text[at] != "$" or name not in self.fields:
-            known = ", ".join(f"${field}" for field in self.fields)
-            raise self.refuse(tree, f"one of {known}", self.text[at : at + len(tree.id)], "use one of them")
+            known = [f"${field}" for field in self.fields]
+            found = self.text[at : at + len(tree.id)]
+            raise self.refuse(tree, f"one of {', '.join(known)}", found, _closest(found, known))
         return Feature(name=name)
 
     def number(self, tree: ast.expr) -> float:
@@ -302,7 +308,8 @@ class _Reader:
         if name == "Med":
             self.count(tree, name, args, 2)
             return Rolling(op="Quantile", args=self.series(args[:1]), window=self.window(args[1]), level=0.5)
-        raise self.refuse(tree, f"one of {', '.join(OPERATORS)}", name.replace(_FIELD_MARK, "$"), "use one of them")
+        found = name.replace(_FIELD_MARK, "$")
+        raise self.refuse(tree, f"one of {', '.join(OPERATORS)}", found, _closest(found, OPERATORS))
 
     def count(self, tree: ast.expr, name: str, args: Sequence[ast.expr], needed: int) -> None:
         if len(args) != needed:

@@ -49,7 +49,7 @@ def refuse_scale(name: str, expression: str) -> None:
 def scale_faults(expressions: Mapping[str, str]) -> Mapping[str, FactorError]:
     """``refuse_scale`` for many factors at once: the errors of those that are to be refused. All must be in the language."""
     past = {name: reach(parse(text)).past for name, text in expressions.items()}
-    names = sorted(expressions, key=lambda name: past[name])
+    names = sorted(expressions, key=lambda name: past[name])  # a run has the sessions for the farthest of its factors
     faults: dict[str, FactorError] = {}
     for first in range(0, len(names), _TOGETHER):
         faults.update(_faults({name: expressions[name] for name in names[first : first + _TOGETHER]}, past))
@@ -91,7 +91,7 @@ def _differ(before: Values, after: Values) -> NDArray[np.bool_]:
 
 
 def _by_symbol(frame: pl.DataFrame, name: str) -> Values:
-    return frame[name].fill_null(float("nan")).to_numpy().reshape(len(_LEVELS), -1)
+    return frame[f"factor {name}"].fill_null(float("nan")).to_numpy().reshape(len(_LEVELS), -1)
 
 
 def _computed(expressions: Mapping[str, str], bars: pl.DataFrame, scales: Sequence[float], group_columns: Sequence[str]) -> pl.DataFrame:
@@ -101,7 +101,8 @@ def _computed(expressions: Mapping[str, str], bars: pl.DataFrame, scales: Sequen
     panel = bars.with_columns(
         *(pl.col(price) * scale for price in PRICES), *(halves.alias(name) for name in group_columns if name not in bars.columns)
     )
-    return compute(expressions, panel, dtype=pl.Float64, allow_future=True, threads=1)
+    columns = {f"factor {name}": text for name, text in expressions.items()}  # whatever the names, not those of keys
+    return compute(columns, panel, dtype=pl.Float64, allow_future=True, threads=1)
 
 
 def _symbols() -> tuple[str, ...]:
