@@ -56,6 +56,15 @@ def scale_faults(expressions: Mapping[str, str]) -> Mapping[str, FactorError]:
     return {name: faults[name] for name in expressions if name in faults}
 
 
+def volume_matters(expression: str) -> bool:
+    """Whether the factor depends on the level of volume, which splits change: allowed, but worth to know."""
+    node = parse(expression)
+    bars = _bars(min(reach(node).past, _MOST_SESSIONS) + _SESSIONS)
+    runs = (((1.0,) * len(_LEVELS), PRICES), *((scales, ("volume",)) for scales in _SCALES))
+    plain, *scaled = (_by_symbol(_computed({"": expression}, bars, scales, sorted(groups(node)), names), "") for scales, names in runs)
+    return any(_differ(plain, values).any() for values in scaled)
+
+
 def _faults(expressions: Mapping[str, str], past: Mapping[str, int]) -> Iterator[tuple[str, FactorError]]:
     sessions = min(max(past[name] for name in expressions), _MOST_SESSIONS) + _SESSIONS
     group_columns = sorted(frozenset[str]().union(*(groups(parse(text)) for text in expressions.values())))
@@ -94,12 +103,18 @@ def _by_symbol(frame: pl.DataFrame, name: str) -> Values:
     return frame[f"factor {name}"].fill_null(float("nan")).to_numpy().reshape(len(_LEVELS), -1)
 
 
-def _computed(expressions: Mapping[str, str], bars: pl.DataFrame, scales: Sequence[float], group_columns: Sequence[str]) -> pl.DataFrame:
+def _computed(
+    expressions: Mapping[str, str],
+    bars: pl.DataFrame,
+    scales: Sequence[float],
+    group_columns: Sequence[str],
+    rescaled: Sequence[str] = PRICES,
+) -> pl.DataFrame:
     symbol = pl.col("symbol")
     scale = symbol.replace_strict(list(_symbols()), list(scales), return_dtype=pl.Float64)
     halves = symbol.replace_strict(list(_symbols()), ["odd", "even"] * (len(_LEVELS) // 2))
     panel = bars.with_columns(
-        *(pl.col(price) * scale for price in PRICES), *(halves.alias(name) for name in group_columns if name not in bars.columns)
+        *(pl.col(name) * scale for name in rescaled), *(halves.alias(name) for name in group_columns if name not in bars.columns)
     )
     columns = {f"factor {name}": text for name, text in expressions.items()}  # whatever the names, not those of keys
     return compute(columns, panel, dtype=pl.Float64, allow_future=True, threads=1)

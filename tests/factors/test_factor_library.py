@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.factor_library import load_library
 from quant.errors import FactorError, InputError, LookaheadError
+from quant.factors.cost import cost
 from quant.factors.expression import FIELDS, features, parse
 from quant.factors.library.frozen import LIBRARIES, frozen_library
 from quant.factors.library.reader import MAX_CHARACTERS, MAX_FACTORS, read_library
@@ -178,3 +179,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=words):
             load_library(tmp_path / name)
+
+
+def test_what_factors_have_in_common_costs_once_and_a_cross_section_is_a_pass() -> None:
+    short, long, ranked = (parse(text) for text in ("Mean($close,5)/$close", "Mean($close,10)/$close", "CSRank(Mean($close,5)/$close)"))
+    assert cost([short, long]).dense < cost([short]).dense + cost([long]).dense
+    assert cost([short, short]) == cost([short])
+    assert cost([short]).masked > cost([short]).dense
+    assert [cost([node]).passes for node in (short, ranked, parse("CSRank(CSDemean($close/$open))"))] == [0, 1, 2]

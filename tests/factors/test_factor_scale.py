@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from quant.errors import FactorError
 from quant.factors.library.frozen import LIBRARIES, frozen_library
-from quant.factors.scale import refuse_scale, scale_faults
+from quant.factors.scale import refuse_scale, scale_faults, volume_matters
 
 FREE = [
     "$close/$open-1",
@@ -113,6 +113,23 @@ def test_a_factor_without_a_value_on_ordinary_bars_is_refused(text: str) -> None
 def test_every_fault_of_several_factors_is_found_in_their_order() -> None:
     faults = scale_faults({"LEVEL": "Mean($close,60)", "FREE": "$close/$open", "NEVER": "Log(0-$close)", "MOVE": "$close-$open"})
     assert list(faults) == ["LEVEL", "NEVER", "MOVE"]
+
+
+@pytest.mark.parametrize(
+    ("text", "matters"),
+    [
+        ("$volume", True),
+        ("Log($volume+1)", True),
+        ("CSRank($volume)", True),
+        ("Corr($close,Log($volume+1),5)", True),
+        ("$close/$open", False),
+        ("Log($volume/Ref($volume,1)+1)", False),
+        ("$volume/(Mean($volume,5)+1e-12)", False),
+        ("Corr($close,$volume,5)", False),
+    ],
+)
+def test_whether_the_level_of_volume_matters_is_told(text: str, matters: bool) -> None:
+    assert volume_matters(text) is matters
 
 
 PRICE = st.sampled_from(["$open", "$high", "$low", "$close", "$vwap"])
