@@ -45,7 +45,7 @@ lock: | $(BIN)/python ## Bring requirements.lock up to pyproject.toml; make lock
 calendar: $(INSTALLED) ## Freeze the exchange calendar into quant/xnys.json
 	@$(BIN)/python -m adapters.freeze_calendar
 
-factors: $(INSTALLED) ## Freeze the expressions of pyqlib's Alpha158 into quant/factors/library
+factors: $(INSTALLED) ## Freeze the expressions of pyqlib's Alpha158 and Alpha360 into quant/factors/library
 	@$(BIN)/python -m adapters.freeze_factors
 
 docs: $(INSTALLED) ## Remake the reference pages, and the tour from the demo's data root
