@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import polars as pl
 
-from quant.errors import ContractError, expected
+from quant.errors import ContractError, FactorError, expected
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
 from quant.factors.kernels import MARGIN, run
@@ -122,6 +122,8 @@ def evaluate(
 
 @lru_cache(maxsize=64)
 def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *, allow_future: bool) -> Mapping[str, Node]:
+    for name in {name for name, _ in expressions} & {"session", "symbol"}:
+        raise FactorError(expected("a name of its own for every column", found=f"a factor {name}", where="the factors", do="rename it"))
     nodes = {name: parse(text, fields) for name, text in expressions}
     for name, node in nodes.items() if not allow_future else ():
         refuse_lookahead(name, node)
@@ -219,6 +221,9 @@ def _starts(panel: pl.DataFrame, nodes: Sequence[Node]) -> Integers:
             raise ContractError(expected(f"column {name} of {dtype}", found=found, where="a factor panel", do="use quant.factors.panel"))
     for group in sorted(frozenset[str]().union(*(groups(node) for node in nodes)) - set(panel.columns)):
         raise ContractError(expected(f"column {group} to group by", found="no such column", where="a factor panel", do="join it"))
+    for key in ("session", "symbol", *(["listing"] if "listing" in panel.columns else [])):
+        for row in panel[key].is_null().arg_true()[:1]:
+            raise ContractError(expected(f"a {key} in every row", found=f"none in row {row}", where="a factor panel", do="fill or drop it"))
     runs = panel["symbol"].rle().struct.unnest()
     starts = np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64)
     session = panel["session"].to_physical().to_numpy()
