@@ -182,7 +182,7 @@ def test_a_panel_that_is_not_one_is_refused(change: Callable[[pl.DataFrame], pl.
 @pytest.mark.parametrize(
     ("factors", "error", "words"),
     [
-        ({"symbol": "$close"}, FactorError, "a name of its own.*a factor symbol"),
+        ({"symbol": "$close"}, FactorError, "a name of its own.*found symbol"),
         ({"x": "Mean($close,5)", "y": "Mean($close)"}, FactorError, r"2 argument\(s\) of Mean .* at position 1, found 1"),
         ({"x": "$close+$sector"}, FactorError, r"one of \$open.* at position 8, found \$sector"),
         ({"x": "CSRank($close,$sector)"}, ContractError, "column sector to group by.*no such column"),

@@ -9,7 +9,6 @@ import json
 import random
 import re
 import tomllib
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -291,14 +290,6 @@ def test_a_model_ranks_alike_from_features_of_either_engine_run_live(make_panel:
     scores = [model.predict(features, num_threads=1) for features in (ours, theirs)]
     traded = _column(compute({"least": "Min($volume,61)"}, panel), "least") > 0  # exceptions.toml says what differs around a halt
     assert _rank_correlation(*(score[traded] for score in scores)) > 0.9999, f"seed {seed}"
-
-
-@needs_pyqlib
-def test_the_names_and_expressions_are_those_of_pyqlibs_own_class() -> None:
-    from adapters.freeze_factors import frozen_alpha158
-
-    frozen = files("quant.factors.library") / "alpha158.toml"
-    assert frozen.read_text() == frozen_alpha158(), "run `make factors`"
 
 
 def test_the_table_has_the_158_columns_in_qlibs_order() -> None:
