@@ -242,6 +242,9 @@ def _starts(panel: pl.DataFrame, nodes: Sequence[Node]) -> Integers:
             raise ContractError(expected(f"column {name} of {dtype}", found=found, where="a factor panel", do="use quant.factors.panel"))
     for group in sorted(frozenset[str]().union(*(groups(node) for node in nodes)) - set(panel.columns)):
         raise ContractError(expected(f"column {group} to group by", found="no such column", where="a factor panel", do="join it"))
+    for key in ("session", "symbol", *(["listing"] if "listing" in panel.columns else [])):
+        for row in panel[key].is_null().arg_true()[:1]:
+            raise ContractError(expected(f"a {key} in every row", found=f"none in row {row}", where="a factor panel", do="fill or drop it"))
     runs = panel["symbol"].rle().struct.unnest()
     starts = np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64)
     session = panel["session"].to_physical().to_numpy()

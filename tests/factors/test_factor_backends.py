@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_the_dense_and_the_masked_program_give_the_same_bits_on_random_expressio
     panel: pl.DataFrame, nodes: list[Node], mode: Mode
 ) -> None:
     _assert_masked_gives_the_same_bits({str(number): text(node) for number, node in enumerate(nodes)}, panel, mode)
+
+
+@MORE
+@given(panel=panels(), nodes=st.lists(trees("smooth", 3), min_size=1, max_size=4), mode=st.sampled_from(Mode), back=st.integers(0, 3))
+def test_the_last_sessions_alone_have_the_same_bits_on_random_expressions(
+    panel: pl.DataFrame, nodes: list[Node], mode: Mode, back: int
+) -> None:
+    factors = {str(number): text(node) for number, node in enumerate(nodes)}
+    since = panel["session"].max() - timedelta(days=back)
+    whole = compute(factors, panel, dtype=pl.Float64, mode=mode, allow_future=True).filter(pl.col("session") >= since)
+    late = compute(factors, panel, dtype=pl.Float64, mode=mode, allow_future=True, since=since)
+    assert whole.select("session", "symbol").equals(late.select("session", "symbol"))
+    np.testing.assert_array_equal(_bits(whole), _bits(late))
 
 
 @pytest.mark.parametrize("mode", Mode)

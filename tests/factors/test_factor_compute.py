@@ -9,8 +9,8 @@ import pytest
 
 from quant.calendar import exchange_calendar
 from quant.errors import ContractError, FactorError, InputError, LookaheadError
-from quant.factors.compile import compute
-from quant.factors.expression import parse
+from quant.factors.compile import Backend, compute
+from quant.factors.expression import FIELDS, parse
 from quant.factors.kernels import Op
 from quant.factors.panel import MAX_GAP, panel_of
 from quant.factors.plan import Mode, plan
@@ -137,9 +137,11 @@ def test_a_missing_value_is_null_and_an_infinite_one_stays() -> None:
     assert column.to_list() == [INF, None, 0.5]
 
 
-def test_an_empty_panel_gives_an_empty_frame_with_the_columns() -> None:
+@pytest.mark.parametrize("backend", Backend)
+@pytest.mark.parametrize("text", ["Mean($close,5)", "CSRank(Mean($close,5))-1"])
+def test_an_empty_panel_gives_an_empty_frame_with_the_columns(text: str, backend: Backend) -> None:
     panel = pl.DataFrame(schema={"session": pl.Date, "symbol": pl.String, "close": pl.Float64})
-    assert compute({"x": "Mean($close,5)"}, panel).schema == {"session": pl.Date, "symbol": pl.String, "x": pl.Float32}
+    assert compute({"x": text}, panel, backend=backend).schema == {"session": pl.Date, "symbol": pl.String, "x": pl.Float32}
 
 
 def test_a_feature_that_reaches_forward_is_refused_and_a_label_is_not() -> None:
@@ -161,12 +163,53 @@ def test_a_bad_expression_is_refused() -> None:
         (lambda panel: panel.with_columns(pl.col("close").cast(pl.Float32)), "column close of Float64.*found Float32"),
         (lambda panel: panel.reverse(), "sorted by symbol and session"),
         (lambda panel: pl.concat([panel, panel]).sort("session"), "A 2000.* out of order or twice"),
+        (lambda panel: panel.with_columns(symbol=pl.Series(["A", "B", "A"])), "A 2000.* out of order or twice"),
+        (lambda panel: panel.with_columns(symbol=pl.Series(["B", "A", "A"])), "A 2000.* out of order or twice"),
+        (lambda panel: panel.drop("session"), "column session of Date"),
+        (lambda panel: panel.with_columns(pl.col("session").cast(pl.Datetime)), "column session of Date.*found Datetime"),
+        (lambda panel: panel.with_columns(session=pl.Series([DAYS[0], None, DAYS[2]])), "a session in every row.*none in row 1"),
+        (lambda panel: panel.with_columns(symbol=pl.Series([None, "A", "A"])), "a symbol in every row.*none in row 0"),
+        (lambda panel: panel.with_columns(listing=pl.Series([0, 0, None])), "a listing in every row.*none in row 2"),
     ],
 )
-def test_a_panel_that_is_not_one_is_refused(change: Callable[[pl.DataFrame], pl.DataFrame], words: str) -> None:
+@pytest.mark.parametrize("backend", Backend)
+def test_a_panel_that_is_not_one_is_refused(change: Callable[[pl.DataFrame], pl.DataFrame], words: str, backend: Backend) -> None:
     panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
     with pytest.raises(ContractError, match=words):
-        compute({"x": "$close"}, change(panel))
+        compute({"x": "$close"}, change(panel), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("factors", "error", "words"),
+    [
+        ({"symbol": "$close"}, FactorError, "a name of its own.*found symbol"),
+        ({"x": "Mean($close,5)", "y": "Mean($close)"}, FactorError, r"2 argument\(s\) of Mean .* at position 1, found 1"),
+        ({"x": "$close+$sector"}, FactorError, r"one of \$open.* at position 8, found \$sector"),
+        ({"x": "CSRank($close,$sector)"}, ContractError, "column sector to group by.*no such column"),
+        ({"x": "Mean($close,-5)"}, FactorError, "at position 13, found -5; a window cannot reach forward"),
+        ({"x": "CSRank(Ref($close,-1))"}, LookaheadError, "feature x"),
+    ],
+)
+@pytest.mark.parametrize("backend", Backend)
+def test_factors_that_cannot_be_are_refused(factors: dict[str, str], error: type[Exception], words: str, backend: Backend) -> None:
+    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
+    with pytest.raises(error, match=words):
+        compute(factors, panel, backend=backend)
+
+
+@pytest.mark.parametrize("backend", Backend)
+def test_a_symbol_with_one_row_and_one_without_values_have_defined_results(backend: Backend, every_operator: dict[str, str]) -> None:
+    keys = pl.DataFrame({"session": DAYS[:1] * 2, "symbol": ["A", "B"], "close": [2.0, None]})
+    panel = keys.with_columns(pl.col("close").alias(name) for name in FIELDS)
+    values = compute(every_operator, panel, dtype=pl.Float64, backend=backend)
+    alone = {name: values[name][0] for name in every_operator if name.split("_")[-1] == "7"}
+    assert {name for name, value in alone.items() if value is None} == {
+        *("Std_7", "Var_7", "Skew_7", "Kurt_7", "Slope_7", "Rsquare_7", "Resi_7", "Ref_7", "Delta_7")
+    }
+    assert {alone[f"{op}_7"] for op in ("Count", "Rank", "IdxMax", "IdxMin")} == {1.0}
+    assert alone["Mad_7"] == 0.0
+    known = {name for name in every_operator if values[name][1] is not None}
+    assert known == {*(f"Count_{window}" for window in (1, 2, 7, 33)), "If", "Not", "counts"}, "comparisons and counts are 0, never missing"
 
 
 def _adjusted(symbol: str, days: Sequence[date], **indices: float) -> pl.DataFrame:

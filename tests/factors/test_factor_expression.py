@@ -4,18 +4,19 @@ import re
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from quant.errors import FactorError, LookaheadError
-from quant.factors.expression import Elementwise, Feature, Number, Rolling, Shift, features, parse
+from quant.factors.expression import MAX_LENGTH, Elementwise, Feature, Node, Number, Rolling, Shift, features, parse, text
 from quant.factors.reach import Reach, reach, refuse_lookahead
+from tests.factors.random_expressions import trees
 
 CLOSE, OPEN, VOLUME = Feature(name="close"), Feature(name="open"), Feature(name="volume")
 
 
 @pytest.mark.parametrize(
-    ("text", "node"),
+    ("written", "node"),
     [
         ("$close", CLOSE),
         ("Ref($close, 5)/$close", Elementwise(op="Div", args=(Shift(arg=CLOSE, by=5), CLOSE))),
@@ -33,9 +34,9 @@ CLOSE, OPEN, VOLUME = Feature(name="close"), Feature(name="open"), Feature(name=
         ("  Mean(\n $close,\n 5 )", Rolling(op="Mean", args=(CLOSE,), window=5)),
     ],
 )
-def test_an_expression_becomes_its_node(text: str, node: object) -> None:
-    assert parse(text) == node
-    assert hash(parse(text)) == hash(node)
+def test_an_expression_becomes_its_node(written: str, node: object) -> None:
+    assert parse(written) == node
+    assert hash(parse(written)) == hash(node)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,32 @@ def test_what_is_not_in_the_language_is_refused_with_its_position(text: str, pos
 def test_any_text_is_parsed_or_refused_and_nothing_else(parts: list[str]) -> None:
     with suppress(FactorError):
         assert features(parse("".join(parts))) == {"close"}
+
+
+@given(trees("wild", 5))
+def test_what_is_printed_is_read_as_the_same_tree(node: Node) -> None:
+    assume(len(text(node)) <= MAX_LENGTH)
+    assert parse(text(node)) == node
+    assert text(parse(text(node))) == text(node)
+
+
+@given(st.text(max_size=40))
+def test_any_characters_are_parsed_or_refused(scribble: str) -> None:
+    with suppress(FactorError):
+        parse(scribble)
+
+
+@given(trees("wild", 3), st.integers(0, 200), st.integers(0, 3), st.text(st.sampled_from("$(),.+-*/<>=!&|eZ0159 _\t\0é"), max_size=3))
+def test_a_damaged_expression_is_parsed_or_refused_with_a_position(node: Node, at: int, cut: int, put: str) -> None:
+    whole = text(node)
+    damaged = whole[: min(at, len(whole))] + put + whole[at + cut :]
+    try:
+        parse(damaged)
+    except FactorError as refused:
+        refusal = str(refused)
+    else:
+        return
+    assert re.search(r"at position \d+, found ", refusal, re.DOTALL)
 
 
 def test_deep_nesting_is_refused() -> None:
