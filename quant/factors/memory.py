@@ -11,8 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KEPT = 2  # blocks: whoever takes batch after batch holds one while the next is computed
-KEPT_BYTES = 2**29  # of a block; bigger ones go back to the system
+KEPT_BYTES = 2**30  # in all, the newest first; what is more goes back to the system
 
 _lock = Lock()
 _blocks: list[NDArray[np.uint8]] = []
@@ -28,7 +27,7 @@ def empty(rows: int, columns: int, kind: type[np.float32 | np.float64]) -> NDArr
                 _blocks.append(_blocks.pop(place))
                 return _blocks[-1][:size].view(kind).reshape(rows, columns)
         block = np.empty(size, np.uint8)
-        if size <= KEPT_BYTES:
-            _blocks.append(block)
-            del _blocks[:-KEPT]
+        _blocks.append(block)
+        while sum(block.nbytes for block in _blocks) > KEPT_BYTES:
+            del _blocks[0]
     return block.view(kind).reshape(rows, columns)
