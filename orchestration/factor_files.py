@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -119,7 +120,8 @@ def write_parquet(frames: Iterable[pl.DataFrame], path: Path, told: Callable[[in
         for frame in frames:
             table = _plain(frame)
             if writer is None:
-                keys = ["session", "symbol"]  # a dictionary of floats that are all different takes five times as long and more room
+                # a dictionary of floats that are all different takes five times as long and more room; names are meant to be given, too
+                keys: Any = ["session", "symbol"]
                 writer = pq.ParquetWriter(partial, table.schema, compression="zstd", use_dictionary=keys)
             if table.num_rows:
                 writer.write_table(table)
