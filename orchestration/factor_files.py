@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -120,9 +119,8 @@ def write_parquet(frames: Iterable[pl.DataFrame], path: Path, told: Callable[[in
         for frame in frames:
             table = _plain(frame)
             if writer is None:
-                # a dictionary of floats that are all different takes five times as long and more room; names are meant to be given, too
-                keys: Any = ["session", "symbol"]
-                writer = pq.ParquetWriter(partial, table.schema, compression="zstd", use_dictionary=keys)
+                keys = ["session", "symbol"]  # a dictionary of floats that are all different takes five times as long and more room
+                writer = pq.ParquetWriter(partial, table.schema, compression="zstd", use_dictionary=keys)  # pyright: ignore[reportArgumentType]
             if table.num_rows:
                 writer.write_table(table)
                 rows += table.num_rows

@@ -44,6 +44,8 @@ def _values(text: str, close: Sequence[float | None], volume: Sequence[float | N
         ("Max($close,2)", [3.0, 1.0, None, None], [3.0, 3.0, 1.0, None]),
         ("IdxMax($close,3)", [3.0, 1.0, 3.0, 2.0, 2.0], [1.0, 1.0, 1.0, 2.0, 1.0]),
         ("IdxMin($close,3)", [3.0, 1.0, None, 2.0, None, None, None], [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, None]),
+        ("IdxMax($close,1)", [3.0, None, 1.0], [1.0, None, 1.0]),
+        ("IdxMin($close,1)", [3.0, None, INF], [1.0, None, None]),
         ("Rank($close,3)", [3.0, 1.0, 3.0, None, 3.0], [1.0, 0.5, 5 / 6, None, 0.75]),
         ("Quantile($close,3,0.25)", [4.0, 2.0, 8.0, None], [4.0, 2.5, 3.0, 3.5]),
         ("Slope($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 2.0]),
@@ -57,6 +59,15 @@ def _values(text: str, close: Sequence[float | None], volume: Sequence[float | N
 )
 def test_an_operator_follows_qlibs_convention(text: str, close: list[float | None], expected: list[float | None]) -> None:
     assert _values(text, close) == pytest.approx(expected)
+
+
+def test_in_strict_mode_what_reads_a_missing_value_is_missing_inside_a_long_history_too() -> None:
+    close = [1.0] * 40 + [None] + [2.0] * 40
+    panel = pl.DataFrame({"session": DAYS[:81], "symbol": ["A"] * 81, "close": close})
+    factors = {"now": "$close>1", "known": "Count($close>1,2)", "count": "Count($close,2)", "if": "If($close>1,1,0)"}
+    computed = compute(factors, panel, dtype=pl.Float64, mode=Mode.STRICT)
+    assert computed["now"].to_list() == computed["if"].to_list() == [0.0] * 40 + [None] + [1.0] * 40
+    assert computed["known"].to_list() == computed["count"].to_list() == [None] + [2.0] * 39 + [None] * 2 + [2.0] * 39
 
 
 def test_a_correlation_with_a_flat_series_is_missing() -> None:
