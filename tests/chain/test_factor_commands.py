@@ -90,9 +90,16 @@ def test_show_draws_the_tree_and_says_what_a_factor_needs_and_costs(afterclose: 
         "needs   5 earlier sessions",
         "reads   $close, $volume",
         "mode    qlib",
-        "19 instructions a row (34 where bars are missing); beside the others of alpha158, 2 of its own, 17 shared",
     ):
         assert words in told
+    cost = re.search(
+        r"cost +(\d+) instructions a row \((\d+) where bars are missing\); beside the others of alpha158, (\d+) of its own, (\d+) shared",
+        told,
+    )
+    assert cost
+    dense, masked, own, shared = map(int, cost.groups())
+    assert own + shared == dense < masked
+    assert own < shared
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from quant.factors import expression, plan
-from quant.factors.compile import compute
+from quant.factors import expression, lowering, reference
+from quant.factors.compile import Backend, compute
 from quant.factors.expression import OPERATORS
 from quant.factors.kernels import Op
 from quant.factors.library.reader import read_library
@@ -34,8 +32,8 @@ def panel() -> pl.DataFrame:
     return bars.sort("symbol", "session")
 
 
-def last_of_a(text: str, panel: pl.DataFrame) -> float:
-    return compute({"x": text}, panel, dtype=pl.Float64).filter(pl.col("symbol") == "A")["x"][-1]
+def last_of_a(text: str, panel: pl.DataFrame, backend: Backend = Backend.COMPILED) -> float:
+    return compute({"x": text}, panel, dtype=pl.Float64, backend=backend).filter(pl.col("symbol") == "A")["x"][-1]
 
 
 def test_every_operator_has_an_example() -> None:
@@ -44,8 +42,9 @@ def test_every_operator_has_an_example() -> None:
 
 @pytest.mark.parametrize(("operator", "example", "value"), ROWS)
 def test_an_example_has_the_value_that_the_page_says(operator: str, example: str, value: str, panel: pl.DataFrame) -> None:
-    computed = last_of_a(example.replace(r"\|", "|"), panel)
-    assert f"{computed:.5g}" == value
+    for backend in Backend:
+        computed = last_of_a(example.replace(r"\|", "|"), panel, backend)
+        assert f"{computed:.5g}" == value, backend
 
 
 def test_both_texts_of_the_page_are_the_same_library() -> None:
@@ -54,14 +53,12 @@ def test_both_texts_of_the_page_are_the_same_library() -> None:
 
 def test_the_new_operator_of_the_page_works_in_its_places(panel: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     places = dict(re.findall(r"^ +# ([\w.]+)\n +(\{.*\})$", PAGE, re.MULTILINE))
-    assert list(places) == ["ROLLING", "reference._ROLLING", "plan._ROLLING"]
-    added = {"ROLLING": eval(places["ROLLING"], {}), "plan": eval(places["plan._ROLLING"], {"Op": Op})}
-    (name,) = added["ROLLING"]
-    monkeypatch.setitem(expression.ROLLING, name, added["ROLLING"][name])  # type: ignore[arg-type]
-    monkeypatch.setitem(plan._ROLLING, name, added["plan"][name])  # type: ignore[arg-type]
-    assert last_of_a(f"{name}($close, 5)", panel) == pytest.approx(0.9)
-    if find_spec("quant.factors.reference"):
-        reference = import_module("quant.factors.reference")
-        monkeypatch.setitem(reference._ROLLING, name, eval(places["reference._ROLLING"], vars(reference))[name])
-        nodes = {"x": expression.parse(f"{name}($close, 5)")}
-        assert reference.reference(nodes, panel, plan.Mode.QLIB)["x"][7] == pytest.approx(0.9)
+    assert list(places) == ["ROLLING", "reference._ROLLING", "lowering._ROLLING"]
+    seen = {"ROLLING": {}, "reference._ROLLING": vars(reference), "lowering._ROLLING": {"Op": Op}}
+    entries = {place: eval(text, dict(seen[place])) for place, text in places.items()}
+    tables = {"ROLLING": expression.ROLLING, "reference._ROLLING": reference._ROLLING, "lowering._ROLLING": lowering._ROLLING}
+    for place, entry in entries.items():
+        ((name, value),) = entry.items()
+        monkeypatch.setitem(tables[place], name, value)  # type: ignore[arg-type]
+    for backend in Backend:
+        assert last_of_a("Range($close, 5)", panel, backend) == pytest.approx(0.9)
