@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import shlex
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -19,6 +21,7 @@ from quant.factors.compile import compute
 from quant.factors.library.frozen import frozen_library
 from quant.factors.panel import panel_of
 from quant.factors.plan import Mode
+from tests.conftest import REPOSITORY
 
 MINE = {"MOVE": "$close/$open-1", "BEST": "CSRank($close/Ref($close,5))"}
 FIRST, LAST = date(2009, 11, 2), date(2010, 3, 31)
@@ -87,9 +90,16 @@ def test_show_draws_the_tree_and_says_what_a_factor_needs_and_costs(afterclose: 
         "needs   5 earlier sessions",
         "reads   $close, $volume",
         "mode    qlib",
-        "19 instructions a row (34 where bars are missing); beside the others of alpha158, 2 of its own, 17 shared",
     ):
         assert words in told
+    cost = re.search(
+        r"cost +(\d+) instructions a row \((\d+) where bars are missing\); beside the others of alpha158, (\d+) of its own, (\d+) shared",
+        told,
+    )
+    assert cost
+    dense, masked, own, shared = map(int, cost.groups())
+    assert own + shared == dense < masked
+    assert own < shared
 
 
 @pytest.mark.parametrize(
@@ -269,3 +279,13 @@ def test_a_run_that_fails_leaves_what_was_there(
     assert "No space left on device" in told or code == 130
     assert sorted(folder.iterdir()) == before
     assert (folder / "out.parquet").read_text() == "kept"
+
+
+def test_the_commands_of_the_page_work(afterclose: Command, folder: Path):
+    page = (REPOSITORY / "docs" / "factors.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[::-1])
+    (folder / "mine.toml").write_text(blocks["toml"])
+    for line in blocks["bash"].splitlines():
+        code, told = afterclose(*shlex.split(line)[1:])
+        assert code == 0, told
+    assert (folder / "factors.parquet").exists()
