@@ -15,7 +15,7 @@ from quant.errors import InputError
 from quant.factors.library.alpha158 import alpha158_table
 from quant.factors.panel import MAX_GAP
 from quant.tables import TABLES
-from strategies.alpha_baseline.features import FACTOR_REACH, FEATURE_REACH, alpha158_features, get_alpha158_features
+from strategies.alpha_baseline.features import FEATURE_REACH, alpha158_features, get_alpha158_features
 from strategies.alpha_baseline.labels import LABELS, forward_returns, label_reach
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def test_features_of_an_absent_vwap_are_null_and_the_others_of_a_full_window_are
 
 
 def test_the_farthest_factor_reads_sixty_earlier_sessions() -> None:
-    assert FACTOR_REACH == 60
-    assert FEATURE_REACH == FACTOR_REACH + MAX_GAP
+    assert FEATURE_REACH == 60 + MAX_GAP
 
 
 @pytest.fixture
