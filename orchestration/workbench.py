@@ -55,6 +55,7 @@ class Workbench:
         from orchestration.instance import fail_lost
 
         source = definitions.bar_source(settings, definitions.exchange_calendar(settings.calendar.exchange))
+        chain = definitions.build_chain(settings, source, SystemClock())
         with dg.DagsterInstance.get() as instance:
             fail_lost(instance)
             yield cls(
@@ -62,8 +63,8 @@ class Workbench:
                 settings=settings,
                 defs=definitions.defs,
                 instance=instance,
-                chain=definitions.build_chain(settings, source, SystemClock()),
-                lake=open_lake(root),
+                chain=chain,
+                lake=open_lake(root, library=chain.strategy.library),
             )
 
     @property
