@@ -1,6 +1,6 @@
 """Alpha158, the user's factors and forward returns: for the history in one go, for a session from the window that it needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 import dagster as dg
@@ -35,8 +35,14 @@ def compute_user_factors(chain: Chain, lake: Lake, first: date, last: date, know
 
 def model_features(chain: Chain, lake: Lake, first: date, last: date) -> pl.DataFrame:
     """session, symbol and every factor column that the strategy's model reads, of first..last, sorted by session and symbol."""
-    tables = [lake.read(table, first=first, last=last) for table in chain.strategy.feature_tables]
-    rows, *others = (_of_this_library(chain, table) for table in tables)
+    return factor_tables(chain, lake, chain.strategy.feature_tables, first, last)
+
+
+def factor_tables(chain: Chain, lake: Lake, tables: Sequence[str], first: date, last: date) -> pl.DataFrame:
+    """session, symbol and the factor columns of ``tables``, of first..last, sorted by session and symbol. SequenceError where the tables do
+    not have the same rows, or have them of another library than the profile's.
+    """
+    rows, *others = (_of_this_library(chain, lake.read(table, first=first, last=last)) for table in tables)
     for other in others:
         if not other.select(KEY).equals(rows.select(KEY)):
             found = f"{other.height} rows for {rows.height}"

@@ -12,7 +12,7 @@ from adapters.brokers.simulated import SimulatedExchange
 from adapters.clock import SystemClock
 from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
-from assets import features, market, model, outputs, trading
+from assets import factor_report, features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
 from orchestration.root import at_work
 from orchestration.schedules import after_close
@@ -193,6 +193,7 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
     return {"chain": chain_resource, "lake": lake, "ledger": ledger, "models": models, "reports": reports, "warehouse_file": warehouse}
 
 
+USER_FACTOR_REPORT = {"factor_report": "user_factor_history"}
 USER_FACTOR_READERS = {"walk_forward_scores": "user_factor_history", "alpha_model": "user_factor_history", "scores": "user_factors"}
 """Assets that read the user's factors if the model does, and where from."""
 
@@ -235,6 +236,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         trading.backtest,
         trading.backtest_parts_sum_to_nav,
         outputs.backtest_report,
+        factor_report.factor_report,
     ]
     daily_assets = [
         *market.daily_market_assets(sessions),
@@ -244,7 +246,8 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         *trading.daily_order_assets(sessions),
         *outputs.daily_output_assets(sessions),
     ]
-    read = {} if "user_factors" not in chain.strategy.feature_tables else USER_FACTOR_READERS
+    read = USER_FACTOR_REPORT if own else {}
+    read = {**read, **USER_FACTOR_READERS} if "user_factors" in chain.strategy.feature_tables else read
     parts = [*(_reading(part, read) for part in (*research, *daily_assets)), *own, outputs.warehouse]
     end_of_history = dg.AssetSelection.assets(outputs.backtest_report)
     history = dg.define_asset_job(
@@ -258,10 +261,15 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         tags={"lane": "daily"},
         description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
     )
+    factors = dg.define_asset_job(
+        "factor_report",
+        selection=dg.AssetSelection.assets(factor_report.factor_report, outputs.warehouse),
+        description="The report on factors, over the history that is there; then the warehouse, which shows its table.",
+    )
     return dg.Definitions(
         assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
-        jobs=[history, daily],
+        jobs=[history, daily, factors],
         schedules=[after_close(daily, sessions, chain, finite_end)],
         resources=resources(chain, settings, root),
         executor=dg.in_process_executor,

@@ -10,8 +10,10 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from orchestration.runs import run_job
 from orchestration.settings import Settings
 from quant.calendar import exchange_calendar
+from quant.modelling.information_coefficient import information_coefficient, summarise_ic
 from quant.tables import TABLES
 from tests.chain.conftest import Root, settings_of
 
@@ -138,6 +140,22 @@ def test_every_decision_used_only_rows_known_at_its_instant(ways: TwoWays):
             used = root.lake.read("raw_bars", last=session)
             assert used["known_at"].max() <= decision.decision_at  # type: ignore[operator]
             assert decision.table_versions.keys() >= {"raw_bars", "alpha158", "scores"}
+
+
+def test_the_report_on_factors_measures_what_was_known_before_the_paper_start(ways: TwoWays):
+    root, last = ways.history, DAYS.previous(ways.window.history_to)
+    run_job(root.defs, root.instance, "factor_report", partition=None, watch=lambda step, done, note: None)
+    told = root.table("factor_statistics")
+    assert told["session"].unique().to_list() == [last]
+    labels = root.lake.read("forward_returns", last=last)
+    for table, factor in (("alpha158", "KMID"), ("scores", "score")):
+        scores = root.lake.read(table, last=last, columns=["session", "symbol", factor]).rename({factor: "score"}, strict=False)
+        alone = summarise_ic(information_coefficient(scores, labels))
+        row = told.row(by_predicate=pl.col("factor") == factor, named=True)
+        assert alone is not None
+        assert (row["origin"], row["ic_sessions"]) == (table, alone.sessions)
+        assert (row["ic_mean"], row["t_statistic"]) == pytest.approx((alone.mean, alone.t_statistic))
+    assert (root.path / "reports" / "factor-report" / f"{last}.html").exists()
 
 
 def test_the_commit_of_a_table_names_the_run_that_made_it(ways: TwoWays):

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 def user_factors_table(library: Mapping[str, str]) -> Table:
     """Table user_factors with the columns of ``library`` (name -> expression) in the order of their names: moving a line of the file moves
-    nothing. Raises InputError for a name that the table or Alpha158 has already; DuckDB does not tell upper case from lower.
+    nothing. Raises InputError for a name that the table, Alpha158, labels or scores have already, in upper or lower case: DuckDB does not
+    tell them apart.
     """
     table = TABLES["user_factors"]
-    taken = {name.lower(): name for name in (*table.columns, *alpha158())}
+    joined = (column for name in ("forward_returns", "scores") for column in TABLES[name].columns)  # features meet their labels and scores
+    taken = {name.lower(): name for name in (*table.columns, *alpha158(), *joined)}
     for name in library:
         if name.lower() in taken:
             found = f"{name}, which is taken by {taken[name.lower()]}"
