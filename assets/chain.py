@@ -21,8 +21,9 @@ from quant.trading.market import SessionMarket
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 
-Metadata = dict[str, str | int | float | dg.MetadataValue]
+Metadata = dict[str, str | int | float | dg.MetadataValue | dg.TableColumnLineage]
 MarketOf = Callable[[date], SessionMarket]
+_FACTOR = "[strategy] factors: "  # of the stored rules; the factor's name follows
 LATE_ACTION_SESSIONS = 10
 """For so many sessions after its ex-date an action is asked for again, and booked late if it was not known in time."""
 
@@ -73,9 +74,10 @@ class Chain:
 
     @property
     def rules_in_force(self) -> dict[str, object]:
-        """The settings that decide what a book does with a session: gate, portfolio, costs, limits, convention."""
+        """The settings that decide what a book does with a session: gate, portfolio, costs, limits, convention, the user's factors."""
         kept = _values(gate=self.gate, portfolio=self.portfolio, costs=self.rules.costs, risk=self.rules.risk)
-        return {**kept, "convention": self.rules.convention}
+        factors = {f"{_FACTOR}{name}": text for name, text in sorted(self.strategy.library.items())}
+        return {**kept, "convention": self.rules.convention, "[strategy] features": self.strategy.feature_set, **factors}
 
     def begun(self, ledger: Ledger, session: date) -> SessionStart | None:
         """How the paper book began the session, if it did; InputError if that was under other rules: what is booked cannot be redone."""
@@ -84,8 +86,9 @@ class Chain:
             return None
         # A key that the stored rules do not know came with a later version: they had the effect of its default.
         defaults = _values(gate=GateSettings(), portfolio=PortfolioSettings(), costs=CostSettings(), risk=RiskSettings())
-        held = {**defaults, **json.loads(start.rules)}
-        other = [(key, held[key], value) for key, value in self.rules_in_force.items() if held[key] != value]
+        held = {**defaults, "[strategy] features": "alpha158", **json.loads(start.rules)}
+        known = {**{key: "none" for key in held if key.startswith(_FACTOR)}, **self.rules_in_force}
+        other = [(key, held.get(key, "none"), value) for key, value in known.items() if held.get(key, "none") != value]
         if other:
             booked, found = (", ".join(f"{key} = {values[side]}" for key, *values in other) for side in (0, 1))
             where = f"session {session} of book {self.paper_book}"

@@ -1,13 +1,20 @@
-"""Alpha158 and forward returns: for the history in one go, for a session from the window that it needs."""
+"""Alpha158, the user's factors and forward returns: for the history in one go, for a session from the window that it needs."""
 
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 
 import dagster as dg
 import polars as pl
 
-from assets.chain import Chain, session_of, table_metadata
+from assets.chain import Chain, Metadata, session_of, table_metadata
 from assets.market import adjusted, market_history, relearned, require_sound_feed
+from quant.errors import SequenceError, expected
+from quant.factors.expression import features as bar_columns
+from quant.factors.expression import parse
+from quant.factors.library.user_factors import library_digest, user_factors_table
 from quant.ports import Lake, Ledger
+
+KEY = ["session", "symbol"]
 
 
 def compute_features(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
@@ -16,6 +23,44 @@ def compute_features(chain: Chain, lake: Lake, first: date, last: date, known_by
     rows = chain.strategy.features(window, chain.calendar, first, last)
     lake.replace("alpha158", rows, first=first, last=last)
     return rows
+
+
+def compute_user_factors(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """Put the factors of the user's library of first..last in the place of the old ones."""
+    window = adjusted(chain, lake, chain.back(first, chain.strategy.library_reach), last, known_by)
+    rows = chain.strategy.user_factors(window, chain.calendar, first, last)
+    lake.replace("user_factors", rows, first=first, last=last)
+    return rows
+
+
+def model_features(chain: Chain, lake: Lake, first: date, last: date) -> pl.DataFrame:
+    """session, symbol and every factor column that the strategy's model reads, of first..last, sorted by session and symbol."""
+    return factor_tables(chain, lake, chain.strategy.feature_tables, first, last)
+
+
+def factor_tables(chain: Chain, lake: Lake, tables: Sequence[str], first: date, last: date) -> pl.DataFrame:
+    """session, symbol and the factor columns of ``tables``, of first..last, sorted by session and symbol. SequenceError where the tables do
+    not have the same rows, or have them of another library than the profile's.
+    """
+    rows, *others = (_of_this_library(chain, lake.read(table, first=first, last=last)) for table in tables)
+    for other in others:
+        if not other.select(KEY).equals(rows.select(KEY)):
+            found = f"{other.height} rows for {rows.height}"
+            do = "run `afterclose history`, which computes them"
+            raise SequenceError(expected("a row of every table for every bar", found=found, where=f"features of {first} to {last}", do=do))
+        rows = rows.hstack(other.drop(KEY))
+    return rows
+
+
+def _of_this_library(chain: Chain, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows without their column ``library``; SequenceError if another library computed one of them."""
+    if "library" not in rows.columns:
+        return rows
+    wanted = library_digest(chain.strategy.library)
+    for stale in rows.filter(pl.col("library") != wanted)["session"].head(1):
+        do = "run `afterclose history`: it computes them again, and trains on them"
+        raise SequenceError(expected(f"factors of library {wanted}", found=f"those of another in {stale}", where="user_factors", do=do))
+    return rows.drop("library")
 
 
 def compute_labels(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
@@ -51,6 +96,63 @@ def label_history(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake], 
     """Forward returns that were known before the paper start, each with the session on which it became known."""
     rows = compute_labels(chain, lake, chain.start, chain.history_last, chain.history_instant(lake, ledger))
     return dg.MaterializeResult(metadata=table_metadata(lake, "forward_returns", rows.height))
+
+
+def user_factor_assets(sessions: dg.PartitionsDefinition, library: Mapping[str, str]) -> list[dg.AssetsDefinition]:
+    """The factors of the user's library, for the history and for a session; none without a library."""
+    if not library:
+        return []
+    columns = [
+        dg.TableColumn(name, str(column.dtype), description=column.description)
+        for name, column in user_factors_table(library).columns.items()
+    ]
+    schema = {"dagster/column_schema": dg.TableSchema(columns=columns)}
+    lineage = dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(dg.AssetKey("adjusted_bars"), column) for column in sorted(bar_columns(parse(text)))]
+            for name, text in sorted(library.items())
+        }
+    )
+
+    def told(lake: Lake, rows: int) -> Metadata:
+        return {**table_metadata(lake, "user_factors", rows), "factors": len(library), "dagster/column_lineage": lineage}
+
+    @dg.asset(group_name="research", deps=[market_history], kinds={"numpy", "deltalake"}, metadata=schema)
+    def user_factor_history(
+        context: dg.AssetExecutionContext, chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake], ledger: dg.ResourceParam[Ledger]
+    ) -> dg.MaterializeResult:
+        """The factors of the profile's library for every session before the paper start."""
+        rows, known_by = 0, chain.history_instant(lake, ledger)
+        for first, last in calendar_years(chain.start, chain.history_last):
+            context.log.info(f"{first.year}")
+            rows += compute_user_factors(chain, lake, first, last, known_by).height
+        return dg.MaterializeResult(metadata=told(lake, rows))
+
+    @dg.asset(partitions_def=sessions, group_name="market", deps=["adjusted_bars"], kinds={"numpy", "deltalake"}, metadata=schema)
+    def user_factors(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """The factors of the profile's library in the session, and again in earlier sessions that another library computed."""
+        session = session_of(context)
+        require_sound_feed(lake, session)
+        known_by = chain.decision_instant(lake, ledger, session)
+        rows = compute_user_factors(chain, lake, _computed_otherwise(chain, lake, session), session, known_by)
+        return dg.MaterializeResult(metadata=told(lake, rows.height))
+
+    return [user_factor_history, user_factors]
+
+
+def _computed_otherwise(chain: Chain, lake: Lake, session: date) -> date:
+    """First daily session up to ``session`` whose factors are of another library than the profile's; ``session`` if there is none. Those
+    before the paper start have to be of this one, or the champion was trained on others.
+    """
+    _of_this_library(chain, lake.read("user_factors", first=chain.history_last, last=chain.history_last, columns=[*KEY, "library"]))
+    done = lake.read("user_factors", first=chain.paper_start, last=session, columns=["session", "library"])
+    other = done.filter(pl.col("library") != library_digest(chain.strategy.library))["session"]
+    return min([session, *other.head(1)])
 
 
 def daily_feature_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:

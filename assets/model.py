@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from assets.chain import Chain, session_of, table_metadata, warning
-from assets.features import feature_history, label_history
+from assets.features import feature_history, label_history, model_features
 from quant.modelling.information_coefficient import IcSummary, information_coefficient, summarise_ic
 from quant.modelling.walk_forward import Fold, yearly_folds
 from quant.ports import Lake, Ledger, ModelStore, TrainedModel, TrainingRecord
@@ -27,7 +27,7 @@ def folds(chain: Chain, last: date) -> list[Fold]:
 def train(chain: Chain, lake: Lake, fold: Fold) -> TrainedFold:
     """Train one fold from what the lake knew before its first test session."""
     before = chain.calendar.previous(fold.test_first)
-    features = lake.read("alpha158", first=fold.train_first, last=before)
+    features = model_features(chain, lake, fold.train_first, before)
     labels = lake.read("forward_returns", first=fold.train_first, last=before)
     return chain.strategy.train(fold, features, labels, chain.source.facts.absent)
 
@@ -53,15 +53,17 @@ def training_record(chain: Chain, lake: Lake, trained: list[TrainedFold], ics: l
         year = fold.fold.year
         counted = {"train_rows": fold.train_rows, "valid_rows": fold.valid_rows, "rounds": fold.rounds}
         metrics += [(name, float(value), year) for name, value in {**counted, **ic_metrics(ic)}.items()]
-    params = {**settings.model_dump(exclude={"params"}, exclude_none=True), **settings.params}
+    params = {**settings.model_dump(exclude={"params"}, exclude_none=True), **settings.params, "features": chain.strategy.feature_set}
+    valid = newest.fold.valid_first
     return TrainingRecord(
         strategy=chain.strategy.name,
         name=f"walk-forward through {newest.fold.year}",
         params={**params, "dropped_columns": ",".join(newest.dropped), "train_first": str(newest.fold.train_first)},
         metrics=metrics,
-        data_versions={table: str(lake.version(table)) for table in ("alpha158", "forward_returns")} | {"profile": chain.profile},
+        data_versions={table: str(lake.version(table)) for table in (*chain.strategy.feature_tables, "forward_returns")}
+        | {"profile": chain.profile},
         importance=newest.importance,
-        sample=lake.read("alpha158", last=newest.fold.valid_first).tail(SIGNATURE_ROWS).select(newest.model.features),
+        sample=model_features(chain, lake, chain.back(valid, SIGNATURE_ROWS), valid).tail(SIGNATURE_ROWS).select(newest.model.features),
     )
 
 
@@ -107,7 +109,7 @@ def walk_forward(
     for number, fold in enumerate(planned, start=1):
         context.log.info(f"fold {number} of {len(planned)}: {fold.year}")
         trained.append(train(chain, lake, fold))
-        tested = lake.read("alpha158", first=fold.test_first, last=min(fold.test_last, chain.history_last))
+        tested = model_features(chain, lake, fold.test_first, min(fold.test_last, chain.history_last))
         parts.append(chain.strategy.score(trained[-1].model, tested))
         ics.append(fold_ic(lake, parts[-1]))
         context.log.info(f"{fold.year}: {trained[-1].rounds} rounds, {ic_metrics(ics[-1])}")
@@ -188,7 +190,7 @@ def daily_model_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
         """Predictions of the champion as of the session."""
         session = session_of(context)
         model = model_in_force(chain, lake, ledger, models, session)
-        rows = chain.strategy.score(model, lake.read("alpha158", first=session, last=session))
+        rows = chain.strategy.score(model, model_features(chain, lake, session, session))
         lake.replace("scores", rows, first=session, last=session)
         spread, distinct = rows["score"].std(), rows["score"].n_unique()
         return dg.MaterializeResult(

@@ -18,7 +18,7 @@ from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, pos
 from quant.trading.replay import replay
 from quant.units import CENT
 
-PINNED_TABLES = ("raw_bars", "corporate_actions", "accepted_bars", "adjusted_bars", "alpha158", "scores", "target_weights")
+PINNED_TABLES = ("raw_bars", "corporate_actions", "accepted_bars", "adjusted_bars", "alpha158", "user_factors", "scores", "target_weights")
 
 
 def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:

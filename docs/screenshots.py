@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--group", default="paper", help="asset group shown on its own")
     parser.add_argument("--asset", default="daily_pnl", help="asset whose plots, checks and partitions are shown")
     parser.add_argument("--report", type=Path, help="report page to show")
+    parser.add_argument("--factors", type=Path, help="page on factors to show")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     with opened() as page:
@@ -109,9 +110,10 @@ def main() -> None:
         for view, name in (("overview", "asset-plots"), ("checks", "asset-checks"), ("partitions", "asset-partitions")):
             show_asset(page, given.address, given.asset, view)
             save(page, given.folder / f"{name}.png")
-        if given.report is not None:
-            page.goto(given.report.resolve().as_uri(), wait_until="load")
-            save(page, given.folder / "report.png")
+        for path, name in ((given.report, "report"), (given.factors, "factor-report")):
+            if path is not None:
+                page.goto(path.resolve().as_uri(), wait_until="load")
+                save(page, given.folder / f"{name}.png")
 
 
 if __name__ == "__main__":

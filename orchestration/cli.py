@@ -144,6 +144,22 @@ def report(
         typer.launch(page.as_uri())
 
 
+@app.command(name="factor-report")
+def factor_report(open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False) -> None:
+    """Measure every factor over the history: information coefficient, t-statistic, coverage, stability; a page and a table."""
+    from orchestration.runs import run_job
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        bench.require_history()
+        with err.status("measuring factors"):
+            run_job(bench.defs, bench.instance, "factor_report", partition=None, watch=lambda step, done, note: None)
+        bench.print_factors(out)
+        page = bench.factor_page()
+    if open_it:
+        typer.launch(page.as_uri())
+
+
 @app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="DuckDB SQL over the views: one a table, see `show tables`.")],

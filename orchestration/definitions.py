@@ -1,7 +1,7 @@
 """The one place that binds ports to adapters, and the code location that Dagster loads."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,11 @@ from adapters.brokers.simulated import SimulatedExchange
 from adapters.clock import SystemClock
 from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
-from assets import features, market, model, outputs, trading
+from assets import factor_report, features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
 from orchestration.root import at_work
 from orchestration.schedules import after_close
-from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
+from orchestration.settings import FilesSourceSettings, Settings, data_root, load_library, load_settings, profile_path
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
@@ -46,6 +46,11 @@ def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
         universe=universe,
         calendar=calendar,
     )
+
+
+def user_library(settings: Settings) -> Mapping[str, str]:
+    """The factors of the file that the profile names; none without one."""
+    return {} if settings.strategy.factors is None else load_library(profile_path().parent / settings.strategy.factors)
 
 
 def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
@@ -79,7 +84,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         source=source,
         calendar=calendar,
         clock=clock,
-        strategy=AlphaBaseline.configured(settings.model),
+        strategy=AlphaBaseline.configured(settings.model, user_library(settings), settings.strategy.features),
         gate=settings.gate,
         portfolio=settings.portfolio,
         rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
@@ -142,6 +147,7 @@ def session_partitions(chain: Chain, last: date | None) -> dg.DailyPartitionsDef
 
 def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]:
     """Every port with the adapter that serves it. A run has the lake for itself from its first step to its last."""
+    library = chain.strategy.library
     opened: dict[str, DeltaTable] = {}  # from run to run of this process
 
     @dg.resource(description="The profile as values.")
@@ -157,7 +163,7 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
                 context.log.info(why)
 
         with at_work(root, settings, waiting):
-            yield open_lake(root, run_id=context.run.run_id if context.run else "", opened=opened, alone=True)
+            yield open_lake(root, run_id=context.run.run_id if context.run else "", opened=opened, alone=True, library=library)
 
     @dg.resource(description="SQLite ledger under the data root.")
     def ledger() -> Ledger:
@@ -182,9 +188,26 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
         from adapters.lake import open_lake
         from adapters.lake.warehouse import DuckDBWarehouse
 
-        return DuckDBWarehouse(open_lake(root, opened=opened), root / "afterclose.duckdb")
+        return DuckDBWarehouse(open_lake(root, opened=opened, library=library), root / "afterclose.duckdb")
 
     return {"chain": chain_resource, "lake": lake, "ledger": ledger, "models": models, "reports": reports, "warehouse_file": warehouse}
+
+
+USER_FACTOR_REPORT = {"factor_report": "user_factor_history"}
+USER_FACTOR_READERS = {"walk_forward_scores": "user_factor_history", "alpha_model": "user_factor_history", "scores": "user_factors"}
+"""Assets that read the user's factors if the model does, and where from."""
+
+
+def _reading(
+    part: dg.AssetsDefinition | dg.AssetChecksDefinition, sources: Mapping[str, str]
+) -> dg.AssetsDefinition | dg.AssetChecksDefinition:
+    """``part`` with what its assets read from ``sources`` in the lineage."""
+
+    def with_source(spec: dg.AssetSpec) -> dg.AssetSpec:
+        source = sources.get(spec.key.to_user_string())
+        return spec if source is None else spec.merge_attributes(deps=[source])
+
+    return part if isinstance(part, dg.AssetChecksDefinition) else part.map_asset_specs(with_source)
 
 
 def build_definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions:
@@ -202,6 +225,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
     chain = build_chain(settings, source, clock)
     finite_end = last_session(settings, source, clock) if source.facts.finite or settings.calendar.end else None
     sessions = session_partitions(chain, finite_end)
+    own = features.user_factor_assets(sessions, chain.strategy.library)
     research = [
         market.market_history,
         market.history_is_clean,
@@ -212,6 +236,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         trading.backtest,
         trading.backtest_parts_sum_to_nav,
         outputs.backtest_report,
+        factor_report.factor_report,
     ]
     daily_assets = [
         *market.daily_market_assets(sessions),
@@ -221,11 +246,13 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         *trading.daily_order_assets(sessions),
         *outputs.daily_output_assets(sessions),
     ]
-    parts = [*research, *daily_assets, outputs.warehouse]
+    read = USER_FACTOR_REPORT if own else {}
+    read = {**read, **USER_FACTOR_READERS} if "user_factors" in chain.strategy.feature_tables else read
+    parts = [*(_reading(part, read) for part in (*research, *daily_assets)), *own, outputs.warehouse]
     end_of_history = dg.AssetSelection.assets(outputs.backtest_report)
     history = dg.define_asset_job(
         "history",
-        selection=end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", outputs.warehouse),
+        selection=end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", outputs.warehouse, *own[:1]),
         description="Everything before the paper start: bars, gate, adjustment, features, walk-forward training, backtest, report.",
     )
     daily = dg.define_asset_job(
@@ -234,10 +261,15 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         tags={"lane": "daily"},
         description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
     )
+    factors = dg.define_asset_job(
+        "factor_report",
+        selection=dg.AssetSelection.assets(factor_report.factor_report, outputs.warehouse),
+        description="The report on factors, over the history that is there; then the warehouse, which shows its table.",
+    )
     return dg.Definitions(
         assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
         asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
-        jobs=[history, daily],
+        jobs=[history, daily, factors],
         schedules=[after_close(daily, sessions, chain, finite_end)],
         resources=resources(chain, settings, root),
         executor=dg.in_process_executor,

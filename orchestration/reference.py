@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import get_args, get_origin
+from types import NoneType
+from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -32,6 +33,8 @@ _MEANINGS = {
     "calendar.paper_start": "sessions before it are history, from it on daily sessions",
     "calendar.end": "last session, if the source is to end earlier",
     "strategy.name": "folder under strategies/",
+    "strategy.factors": 'TOML file of factors of your own, `name = "expression"`: columns of table user_factors; none: there are none',
+    "strategy.features": "what the model reads; none: alpha158+library with a library, else alpha158",
     "model.label": "return to predict: next open to the open after, or close to next close",
     "model.label_scale": "labels as they are, or centred and scaled within their session",
     "model.train_years": "calendar years of training; one more is validated on, so scores start after both",
@@ -159,6 +162,8 @@ def _bound(constraint: object) -> str:
 def _kind(annotation: object) -> str:
     if get_origin(annotation) is not None and str(get_origin(annotation)).endswith("Literal"):
         return " or ".join(repr(value) for value in get_args(annotation))
+    if get_origin(annotation) is Union:  # what pydantic makes of a Literal or None
+        return " or ".join("None" if part is NoneType else _kind(part) for part in get_args(annotation))
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return " or ".join(repr(member.value) for member in annotation)
     text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)

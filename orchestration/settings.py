@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -11,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from quant.errors import InputError, expected
+from quant.factors.expression import parse
+from quant.factors.reach import refuse_lookahead
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
 from quant.quality.gate import GateSettings
 from quant.risk.limit import RiskSettings
 from quant.trading.execution import CostSettings
+from strategies.alpha_baseline.model import FeatureSet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _PREFIX = "AFTERCLOSE__"
@@ -68,9 +72,13 @@ class CalendarSettings(_Section):
 
 
 class StrategySettings(_Section):
-    """Which folder of strategies/."""
+    """Which folder of strategies/, and the factors of your own that it computes beside its own; a relative path starts at the profile's
+    folder. Without `features` the model reads everything that is computed.
+    """
 
     name: Literal["alpha_baseline"] = "alpha_baseline"
+    factors: str | None = None
+    features: FeatureSet | None = None
 
 
 class PaperSettings(_Section):
@@ -152,6 +160,21 @@ def _parsed(path: Path, environment: tuple[tuple[str, str], ...]) -> Settings:
         return Settings(**profile)
     except ValidationError as error:
         raise InputError(_explained(error, path)) from None
+
+
+def load_library(path: Path) -> Mapping[str, str]:
+    """Name -> expression of a TOML file; InputError for what is no such file, FactorError and LookaheadError for a bad expression."""
+    try:
+        library = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(expected("a factor library", found="no such file", where=str(path), do="correct [strategy] factors")) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(expected("a TOML file", found=str(error), where=str(path), do="fix that line")) from None
+    for name, text in library.items():
+        if not isinstance(text, str):
+            raise InputError(expected("an expression", found=repr(text), where=f"{name} of {path}", do='write it as NAME = "$close"'))
+        refuse_lookahead(name, parse(text))
+    return library
 
 
 def load_settings() -> Settings:

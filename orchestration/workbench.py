@@ -55,6 +55,7 @@ class Workbench:
         from orchestration.instance import fail_lost
 
         source = definitions.bar_source(settings, definitions.exchange_calendar(settings.calendar.exchange))
+        chain = definitions.build_chain(settings, source, SystemClock())
         with dg.DagsterInstance.get() as instance:
             fail_lost(instance)
             yield cls(
@@ -62,8 +63,8 @@ class Workbench:
                 settings=settings,
                 defs=definitions.defs,
                 instance=instance,
-                chain=definitions.build_chain(settings, source, SystemClock()),
-                lake=open_lake(root),
+                chain=chain,
+                lake=open_lake(root, library=chain.strategy.library),
             )
 
     @property
@@ -119,11 +120,15 @@ class Workbench:
         found = self.instance.get_latest_materialization_event
         return self.lake.version("scores") is not None and all(found(dg.AssetKey(name)) is not None for name in HISTORY_ASSETS)
 
-    def require_ready(self, session: date) -> None:
-        """SequenceError unless the history is there and the session before ``session`` is done."""
+    def require_history(self) -> None:
+        """SequenceError unless the history is there."""
         if not self.history_done():
             do = "run `afterclose history` first"
             raise SequenceError(expected("the history assets", found="not all of them", where=str(self.root), do=do))
+
+    def require_ready(self, session: date) -> None:
+        """SequenceError unless the history is there and the session before ``session`` is done."""
+        self.require_history()
         if session > self.chain.paper_book_start:
             previous = self.chain.calendar.previous(session)
             if self.open_ledger().decision(self.chain.paper_book, previous) is None:
@@ -147,6 +152,34 @@ class Workbench:
                 expected("a report page", found="none", where=str(folder), do="run `afterclose demo` or `afterclose paper-run`")
             )
         return pages[-1]
+
+    def factor_page(self) -> Path:
+        """Path of the page on factors."""
+        from adapters.report.publisher import FACTOR_FOLDER
+
+        return self.root / "reports" / FACTOR_FOLDER / f"{self.history_last}.html"
+
+    def print_factors(self, out: Console, most: int = 5) -> None:
+        """The strongest factors, what chance would make of so many, and where the page is."""
+        from quant.modelling.factor_statistics import chance
+
+        rows = self.lake.read("factor_statistics", last=self.history_last).sort(
+            pl.col("t_statistic").abs(), descending=True, nulls_last=True
+        )
+        table = Table(
+            "factor", "from", "t", "mean IC", "names", "sessions", title=f"Factors up to {self.history_last}", title_justify="left"
+        )
+        for row in rows.head(most).iter_rows(named=True):
+            t, ic, names = (f"{row[name]:.{decimals}f}" for name, decimals in (("t_statistic", 2), ("ic_mean", 4), ("ic_names", 1)))
+            table.add_row(row["factor"], row["origin"], t, ic, names, f"{row['ic_sessions']:,}")
+        out.print(table)
+        told = chance(rows["t_statistic"])
+        out.print(
+            f"beyond 2   {told.beyond_usual} of {told.factors} factors; chance alone would give {told.expected:.1f}\n"
+            f"bound      {told.beyond_threshold} beyond {told.threshold:.2f} (Bonferroni, 5% over all of them)",
+            highlight=False,
+        )
+        out.print(f"report     {self.factor_page()}", soft_wrap=True, highlight=False)
 
     def told(self, session: date) -> str:
         """What a session did, in a line."""

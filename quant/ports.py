@@ -14,6 +14,7 @@ from quant.ledger.entries import Entry
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent
 
 if TYPE_CHECKING:
+    from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
 
 
@@ -263,6 +264,10 @@ class ReportPublisher(Protocol):
 
     def publish(self, model: ReportModel) -> str:
         """Write the page and the tables behind it, atomically; returns the page's path."""
+        ...
+
+    def publish_factors(self, report: FactorReport) -> str:
+        """The same for the report on factors."""
         ...
 
 

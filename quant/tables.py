@@ -168,6 +168,18 @@ _TABLES = (
         columns={"session": _session(), "symbol": SYMBOL},  # the 158 factor columns are added by quant.factors.library.alpha158
     ),
     Table(
+        name="user_factors",
+        grain="One row per session and symbol: the factors of the profile's library, float32, from adjusted bars up to the session. Rows "
+        "that were computed without a factor have null in its column. Empty without a library.",
+        key=("session", "symbol"),
+        partition="month",
+        columns={  # the factor columns are added by quant.factors.library.user_factors
+            "session": _session(),
+            "symbol": SYMBOL,
+            "library": _name("BLAKE2b-64 of the names and expressions of the library that computed the row"),
+        },
+    ),
+    Table(
         name="forward_returns",
         grain="One row per session and symbol: the label, from the session on which it is known.",
         key=("session", "symbol"),
@@ -302,6 +314,31 @@ _TABLES = (
             "decision_at": Column(
                 dtype=UTC_INSTANT, description="Instant of the session's decision; rows with a later known_at were not used"
             ),
+        },
+    ),
+    Table(
+        name="factor_statistics",
+        grain="One row per factor: how well it ordered the names of a session, measured over the history up to the session.",
+        key=("session", "origin", "factor"),
+        columns={
+            "session": _session("Last session of the window; only labels known at its close are used"),
+            "origin": _name("alpha158 | user_factors | scores: the table that holds it"),
+            "factor": _name("Its column there"),
+            "expression": _name("What it is computed by"),
+            "ic_mean": _float("Mean over sessions of the rank correlation with the label", "ratio", nullable=True),
+            "ic_names": _float("Mean number of names a session", "names", nullable=True),
+            "ic_sessions": _int("Sessions with a coefficient: at least 3 names and some spread", "sessions"),
+            "ic_standard_deviation": _float("Sample standard deviation of the coefficient over sessions", "ratio", nullable=True),
+            "t_statistic": _float("ic_mean / ic_standard_deviation x sqrt(ic_sessions); labels do not overlap", nullable=True),
+            "positive_share": _float("Share of sessions with a positive coefficient", "ratio", nullable=True),
+            "coverage": _float("Share of the window's rows in which it has a finite value", "ratio"),
+            "rank_autocorrelation": _float(
+                "Mean rank correlation with itself one session earlier, over names in both: 1 means that the ranking stands still",
+                "ratio",
+                nullable=True,
+            ),
+            "nearest": _name("Factor whose ranks are most correlated with its own, whatever the sign", nullable=True),
+            "nearest_correlation": _float("Correlation of the two, over all rows that both rank", "ratio", nullable=True),
         },
     ),
     Table(

@@ -12,6 +12,7 @@ from deltalake.exceptions import CommitFailedError
 
 from quant.errors import InputError, expected
 from quant.factors.library.alpha158 import alpha158_table
+from quant.factors.library.user_factors import user_factors_table
 from quant.market.contracts import checked
 from quant.ports import TableSnapshot
 from quant.tables import NOT_DIGESTED, TABLES, Table
@@ -24,21 +25,30 @@ _COMMIT_TRIES = 5
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
-def table_named(name: str) -> Table:
-    """The declaration of a lake table; InputError for an unknown name."""
+def table_named(name: str, library: Mapping[str, str] | None = None) -> Table:
+    """The declaration of a lake table, user_factors with the columns of ``library``; InputError for an unknown name."""
     if name == "alpha158":
         return alpha158_table()
+    if name == "user_factors":
+        return user_factors_table(library or {})
     if name not in TABLES:
         known = ", ".join(sorted(TABLES))
         raise InputError(expected(f"one of {known}", found=name, where="a table name", do="use one of them"))
     return TABLES[name]
 
 
-def open_lake(root: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None, alone: bool = False) -> DeltaLake:
+def open_lake(
+    root: Path,
+    *,
+    run_id: str = "",
+    opened: dict[str, DeltaTable] | None = None,
+    alone: bool = False,
+    library: Mapping[str, str] | None = None,
+) -> DeltaLake:
     """The lake under a data root; ``run_id`` is written into every commit. Lakes that share ``opened`` read a table's log once; one that is
-    ``alone`` (nobody else writes while it is in use) looks for commits of others once a table.
+    ``alone`` (nobody else writes while it is in use) looks for commits of others once a table. ``library`` are the profile's own factors.
     """
-    return DeltaLake(Path(root) / "lake", run_id=run_id, opened=opened, alone=alone)
+    return DeltaLake(Path(root) / "lake", run_id=run_id, opened=opened, alone=alone, library=library)
 
 
 def frame_digest(rows: pl.DataFrame, table: Table) -> str:
@@ -68,15 +78,42 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
         )
 
 
+def _missing(table: Table, stored: DeltaTable) -> pl.Schema:
+    """Only a user's library changes: any other table without a declared column is broken, and reading it says so."""
+    if table.name != "user_factors":
+        return pl.Schema()
+    names = {field.name for field in stored.schema().fields}
+    return pl.Schema({name: dtype for name, dtype in table.schema.items() if name not in names})
+
+
 class DeltaLake:
     """Lake port. Rows are checked against their table's contract before a byte is written."""
 
-    def __init__(self, folder: Path, *, run_id: str = "", opened: dict[str, DeltaTable] | None = None, alone: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run_id: str = "",
+        opened: dict[str, DeltaTable] | None = None,
+        alone: bool = False,
+        library: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
+        self._library = library
         self._run_id = run_id
         self._opened = {} if opened is None else opened
         self._alone = alone
         self._current: set[str] = set()  # tables that are at their newest version as long as this lake is alone
+
+    def declared(self, table: str) -> Table:
+        """The declaration of a table of this lake."""
+        return table_named(table, self._library)
+
+    def missing(self, table: str) -> pl.Schema:
+        """Columns that the stored table does not have: factors that came into the library since; they read as nulls."""
+        declared = self.declared(table)
+        delta = self._open(declared, None)
+        return pl.Schema() if delta is None else _missing(declared, delta)
 
     def read(
         self,
@@ -89,7 +126,7 @@ class DeltaLake:
         version: int | None = None,
     ) -> pl.DataFrame:
         """See quant.ports.Lake.read."""
-        declared = table_named(table)
+        declared = self.declared(table)
         wanted = list(columns) if columns is not None else list(declared.columns)
         delta = self._open(declared, version)
         if delta is None:
@@ -99,12 +136,13 @@ class DeltaLake:
         keep += [clock >= first] if first is not None else []
         keep += [clock <= last] if last is not None else []
         needed = list(dict.fromkeys([*wanted, *declared.key]))
-        frame = pl.scan_delta(delta).filter(*keep).select(needed).sort(declared.key).select(wanted)
+        added = [pl.lit(None, dtype).alias(name) for name, dtype in _missing(declared, delta).items()]
+        frame = pl.scan_delta(delta).with_columns(added).filter(*keep).select(needed).sort(declared.key).select(wanted)
         return frame.collect()
 
     def replace(self, table: str, rows: pl.DataFrame, *, first: date, last: date, where: Mapping[str, str] | None = None) -> int:
         """See quant.ports.Lake.replace."""
-        declared = table_named(table)
+        declared = self.declared(table)
         if declared.append_only:
             raise InputError(expected("a derived table", found=f"{table}, append-only", where="replace", do="use append_new"))
         clauses = [f"{declared.clock} >= '{first}'", f"{declared.clock} <= '{last}'"]
@@ -117,7 +155,7 @@ class DeltaLake:
 
     def append_new(self, table: str, rows: pl.DataFrame) -> int:
         """See quant.ports.Lake.append_new."""
-        declared = table_named(table)
+        declared = self.declared(table)
         if not declared.append_only:
             raise InputError(expected("an append-only table", found=table, where="append_new", do="use replace"))
         checked(rows, declared)
@@ -132,17 +170,17 @@ class DeltaLake:
 
     def version(self, table: str) -> int | None:
         """See quant.ports.Lake.version."""
-        delta = self._open(table_named(table), None)
+        delta = self._open(self.declared(table), None)
         return None if delta is None else delta.version()
 
     def snapshot(self, table: str) -> TableSnapshot | None:
         """See quant.ports.Lake.snapshot."""
-        delta = self._open(table_named(table), None)
+        delta = self._open(self.declared(table), None)
         return None if delta is None else TableSnapshot(version=delta.version(), rows=delta.count(), files=sorted(delta.file_uris()))
 
     def digest(self, table: str) -> str:
         """See quant.ports.Lake.digest."""
-        return frame_digest(self.read(table), table_named(table))
+        return frame_digest(self.read(table), self.declared(table))
 
     def _path(self, table: Table) -> Path:
         return self._folder / table.name
@@ -175,6 +213,7 @@ class DeltaLake:
                     ordered,
                     mode=mode,  # type: ignore[arg-type]
                     predicate=predicate,
+                    schema_mode="merge" if table.name == "user_factors" else None,
                     partition_by=[table.partition],
                     writer_properties=_WRITER,
                     commit_properties=CommitProperties(custom_metadata=metadata),

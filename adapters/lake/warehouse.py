@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from adapters.lake.delta import DeltaLake, table_named
+from adapters.lake.delta import DeltaLake
 from quant.tables import TABLES
 
 if TYPE_CHECKING:
@@ -45,12 +45,13 @@ class DuckDBWarehouse:
         return {table: snapshot.rows if snapshot else 0 for table, snapshot in snapshots.items()}
 
     def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[str]) -> None:
-        names = ", ".join(f'"{column}"' for column in table_named(table).columns)
+        columns, missing = self._lake.declared(table).columns, self._lake.missing(table)
         if files:
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+            names = ", ".join(f'CAST(NULL AS FLOAT) AS "{column}"' if column in missing else f'"{column}"' for column in columns)
             body = f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
         else:
-            empty = ", ".join(f'CAST(NULL AS VARCHAR) AS "{column}"' for column in table_named(table).columns)
+            empty = ", ".join(f'CAST(NULL AS VARCHAR) AS "{column}"' for column in columns)
             body = f"SELECT {empty} WHERE false"
         connection.execute(f'CREATE VIEW "{table}" AS {body}')
 

@@ -16,8 +16,6 @@ from adapters.report.figures import Figure, figures, figures_table, percent
 from quant.reports.model import report_tables
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from quant.reports.model import ReportModel
 
 __all__ = ["figures_table", "render_report"]
@@ -26,13 +24,14 @@ __all__ = ["figures_table", "render_report"]
 def render_report(model: ReportModel) -> str:
     """The page of one book at one session as HTML text. It holds its charts' data and library, and its policy forbids it every request."""
     drawn = charts(model)
-    return _template().render(
+    page = environment().get_template("page.html.jinja")
+    return page.render(
         model=model,
         figures=_tiles(model),
         charts=drawn,
         chart_data={"charts": {name: chart.spec for name, chart in drawn.items()}, "template": TEMPLATE, "config": CONFIG},
         columns=columns(model) if drawn else {},
-        library=_plotly() if drawn else "",
+        library=plotly() if drawn else "",
         months=tables.MONTHS,
         heat_map=tables.heat_map(model),
         bridge=tables.bridge(model),
@@ -62,16 +61,17 @@ def _tiles(model: ReportModel) -> list[Figure]:
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(
+def environment() -> Environment:
+    """Of the page's templates."""
+    made = Environment(
         loader=PackageLoader("adapters", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    return environment.get_template("page.html.jinja")
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return made
 
 
 @cache
-def _plotly() -> str:
+def plotly() -> str:
     """plotly.js, gzip and base64: 2.0 MB in the page instead of 4.8; the browser inflates it."""
     source = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(source, compresslevel=6, mtime=0)).decode()

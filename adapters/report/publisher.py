@@ -1,4 +1,6 @@
-"""Report pages and the tables behind them in a folder a book: reports/BOOK/SESSION.html and reports/BOOK/SESSION/*.parquet."""
+"""Report pages and the tables behind them in a folder a book: reports/BOOK/SESSION.html and reports/BOOK/SESSION/*.parquet; that on factors
+in reports/factor-report, which no book can be called.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,21 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+from adapters.report.factors import render_factor_report
 from adapters.report.html import render_report
+from quant.reports.factors import factor_tables
 from quant.reports.model import report_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    import polars as pl
+
+    from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
+
+FACTOR_FOLDER = "factor-report"
 
 
 class ReportFolder:
@@ -23,20 +33,28 @@ class ReportFolder:
 
     def publish(self, model: ReportModel) -> str:
         """See quant.ports.ReportPublisher.publish."""
-        book = self._folder / model.book
-        book.mkdir(parents=True, exist_ok=True)
-        self._tables(model, book / str(model.session))
-        page = book / f"{model.session}.html"
-        beside = page.with_suffix(f".{os.getpid()}")
-        beside.write_text(render_report(model), encoding="utf-8")
-        beside.replace(page)
-        return str(page)
+        return _put(self._folder / model.book, str(model.session), render_report(model), report_tables(model))
 
-    def _tables(self, model: ReportModel, target: Path) -> None:
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir()
-        for name, rows in report_tables(model).items():
-            rows.write_parquet(beside / f"{name}.parquet")
-        shutil.rmtree(target, ignore_errors=True)
-        beside.replace(target)
+    def publish_factors(self, report: FactorReport) -> str:
+        """See quant.ports.ReportPublisher.publish_factors."""
+        return _put(self._folder / FACTOR_FOLDER, str(report.session), render_factor_report(report), factor_tables(report))
+
+
+def _put(folder: Path, name: str, html: str, tables: Mapping[str, pl.DataFrame]) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    _put_tables(folder / name, tables)
+    page = folder / f"{name}.html"
+    beside = page.with_suffix(f".{os.getpid()}")
+    beside.write_text(html, encoding="utf-8")
+    beside.replace(page)
+    return str(page)
+
+
+def _put_tables(target: Path, tables: Mapping[str, pl.DataFrame]) -> None:
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    for name, rows in tables.items():
+        rows.write_parquet(beside / f"{name}.parquet")
+    shutil.rmtree(target, ignore_errors=True)
+    beside.replace(target)

@@ -1,7 +1,8 @@
-"""The features of this strategy: Qlib's Alpha158 over adjusted bars."""
+"""The features of this strategy: Qlib's Alpha158 over adjusted bars, and the factors of a user's library."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,35 +11,64 @@ from quant.errors import InputError, expected
 from quant.factors.compile import evaluate
 from quant.factors.expression import parse
 from quant.factors.library.alpha158 import alpha158
+from quant.factors.library.user_factors import library_digest, user_factors_table
 from quant.factors.panel import MAX_GAP, panel_of
 from quant.factors.reach import reach
+from quant.factors.traded import among_traded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from datetime import date
     from pathlib import Path
 
     from quant.calendar import ExchangeCalendar
 
-FACTOR_REACH = max(reach(parse(text)).past for text in alpha158().values())
-"""Earlier sessions that the farthest-reaching factor reads."""
 
-FEATURE_REACH = FACTOR_REACH + MAX_GAP
-"""Earlier sessions of adjusted bars that alpha158_features needs: those read, and those that tell a missing session from a new listing."""
+@lru_cache(maxsize=16)
+def _reach(expressions: tuple[str, ...]) -> int:
+    """Earlier sessions that the farthest-reaching expression reads."""
+    return max((reach(parse(text)).past for text in expressions), default=0)
+
+
+def sessions_needed(expressions: Mapping[str, str]) -> int:
+    """Earlier sessions of adjusted bars that features_of needs: those read, and those that tell a missing session from a new listing."""
+    return _reach(tuple(expressions.values())) + MAX_GAP
+
+
+FEATURE_REACH = sessions_needed(alpha158())
+"""Earlier sessions of adjusted bars that alpha158_features needs."""
+
+_TRADED = "$close"  # no factor can have this name
+
+
+def features_of(
+    expressions: Mapping[str, str], adjusted: pl.DataFrame, calendar: ExchangeCalendar, first: date, last: date
+) -> pl.DataFrame:
+    """One row per session and symbol of ``adjusted`` (table adjusted_bars) in sessions ``first`` to ``last``, sorted by symbol and session.
+
+    session, symbol and a Float32 column per name of ``expressions``, null where there is nothing to compute from. ``adjusted`` has to hold
+    the sessions_needed(expressions) before ``first`` too; what it holds beyond those changes nothing, so a range computed at once and
+    session by session is the same to the bit. Cross-sections are over the symbols with a row in the session.
+    """
+    reachable = adjusted.filter(pl.col("session").is_between(_earlier(calendar, first, sessions_needed(expressions)), last))
+    panel = panel_of(reachable, calendar).filter(pl.col("session") >= _earlier(calendar, first, _reach(tuple(expressions.values()))))
+    traded = pl.col(_TRADED).is_not_null()  # the panel has rows for missed sessions too
+    named = {name: among_traded(text) for name, text in expressions.items()}
+    batches = evaluate({**named, _TRADED: "$close"}, panel, since=first)
+    return pl.concat([batch.filter(traded).drop(_TRADED) for batch in batches], rechunk=False)
 
 
 def alpha158_features(adjusted: pl.DataFrame, calendar: ExchangeCalendar, first: date, last: date) -> pl.DataFrame:
-    """One row per session and symbol of ``adjusted`` (table adjusted_bars) in sessions ``first`` to ``last``, sorted by symbol and session.
+    """Rows of table alpha158 for sessions ``first`` to ``last``: features_of with the 158 columns of quant.factors.library.alpha158."""
+    return features_of(alpha158(), adjusted, calendar, first, last)
 
-    session, symbol and the 158 Float32 columns of quant.factors.library.alpha158, null where there is nothing to compute from.
-    ``adjusted`` has to hold the FEATURE_REACH sessions before ``first`` too; what it holds beyond those changes nothing, so a range
-    computed at once and session by session is the same to the bit.
-    """
-    reachable = adjusted.filter(pl.col("session").is_between(_earlier(calendar, first, FEATURE_REACH), last))
-    panel = panel_of(reachable, calendar).filter(pl.col("session") >= _earlier(calendar, first, FACTOR_REACH))
-    traded = pl.col("close").is_not_null()  # the panel has rows for missed sessions too
-    batches = evaluate({**alpha158(), "close": "$close"}, panel, since=first)
-    return pl.concat([batch.filter(traded).drop("close") for batch in batches], rechunk=False)
+
+def user_factor_features(
+    library: Mapping[str, str], adjusted: pl.DataFrame, calendar: ExchangeCalendar, first: date, last: date
+) -> pl.DataFrame:
+    """Rows of table user_factors for sessions ``first`` to ``last``: features_of with the factors of ``library``."""
+    rows = features_of(library, adjusted, calendar, first, last)
+    return rows.with_columns(pl.lit(library_digest(library)).alias("library")).select(user_factors_table(library).schema.names())
 
 
 def get_alpha158_features(symbols: Collection[str], start_date: date, end_date: date, data_dir: Path) -> pl.DataFrame:

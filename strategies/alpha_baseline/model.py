@@ -1,26 +1,31 @@
-"""The baseline's model: LightGBM on Alpha158, one booster a year, the same bits from the same rows."""
+"""The baseline's model: LightGBM on its features, one booster a year, the same bits from the same rows."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 from pydantic import BaseModel, Field
 
 from quant.errors import InputError, expected
+from quant.factors.expression import features as bar_columns
+from quant.factors.expression import parse
+from quant.factors.library.alpha158 import alpha158
 from quant.modelling.walk_forward import Fold, training_rows, validation_rows
 from quant.ports import TrainedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
     from lightgbm import Dataset
     from numpy.typing import NDArray
 
 _KEY = ("session", "symbol")
+FeatureSet = Literal["alpha158", "alpha158+library", "library"]  # which factors the model reads: Qlib's, and those of the user's library
 
 
 class ModelSettings(BaseModel, frozen=True, extra="forbid"):
@@ -51,12 +56,18 @@ class TrainedFold:
 
 
 def train_fold(
-    fold: Fold, features: pl.DataFrame, labels: pl.DataFrame, *, settings: ModelSettings, absent: Collection[str]
+    fold: Fold,
+    features: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    settings: ModelSettings,
+    absent: Collection[str],
+    library: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainedFold:
-    """Train one fold from rows of alpha158 and forward_returns that cover its training and validation segments.
+    """Train one fold from rows of features and forward_returns that cover its training and validation segments.
 
     ``absent`` are bar columns that the source declares it never has: factor columns that are null throughout because of them are dropped.
-    Any other all-null column is an InputError.
+    Any other all-null column is an InputError. ``library`` has the expressions of columns that are not of Alpha158.
     """
     import lightgbm as lgb
 
@@ -65,7 +76,7 @@ def train_fold(
     for rows, name in ((train, "training"), (valid, "validation")):
         if rows.is_empty():
             raise InputError(expected(f"{name} rows", found="none", where=f"fold {fold.year}", do="load more history"))
-    columns, dropped = usable_columns(train, absent)
+    columns, dropped = usable_columns(train, absent, library)
     booster = lgb.train(  # pyright: ignore[reportUnknownMemberType]  (lightgbm's types are partial)
         _params(settings),
         _dataset(train, columns, settings),
@@ -90,14 +101,14 @@ def train_fold(
     )
 
 
-def usable_columns(train: pl.DataFrame, absent: Collection[str]) -> tuple[list[str], list[str]]:
-    """Factor columns with values, and those that are null throughout because the source has no such bar column.
-
-    Of the bar columns only vwap may be absent, and VWAP0 is the one factor made of it.
-    """
+def usable_columns(
+    train: pl.DataFrame, absent: Collection[str], library: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[str], list[str]]:
+    """Factor columns with values, and those that are null throughout because they read a bar column that the source does not have."""
     factors = [name for name in train.columns if name not in (*_KEY, "label", "known_session")]
     empty = [name for name in factors if train.get_column(name).null_count() == train.height]
-    excused = [name for name in empty if "vwap" in absent and name.startswith("VWAP")]
+    expressions = {**alpha158(), **library}
+    excused = [name for name in empty if name in expressions and bar_columns(parse(expressions[name])) & frozenset(absent)]
     unexplained = sorted(set(empty) - set(excused))
     if unexplained:
         do = "fix the source, or declare the bar column absent in the profile"
@@ -108,7 +119,7 @@ def usable_columns(train: pl.DataFrame, absent: Collection[str]) -> tuple[list[s
 
 
 def predict(model: TrainedModel, features: pl.DataFrame) -> pl.DataFrame:
-    """Rows of table scores (session, symbol, model_version, score, feature_digest) for rows of alpha158. Row by row: a row's score does not
+    """Rows of table scores (session, symbol, model_version, score, feature_digest) for rows of features. Row by row: a row's score does not
     depend on the rows around it.
     """
     import lightgbm as lgb

@@ -86,7 +86,9 @@ class Root:
 
     @property
     def lake(self) -> DeltaLake:
-        return open_lake(self.path)
+        from orchestration.definitions import user_library
+
+        return open_lake(self.path, library=user_library(self.settings))
 
     @property
     def ledger(self) -> Ledger:

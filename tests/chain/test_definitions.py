@@ -198,12 +198,13 @@ def test_a_source_cannot_publish_after_the_next_open():
         settings_of(paper_start="2013-02-01", end="2013-03-01", source=FILES.format(delay=961))
 
 
-def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_one(defs: dg.Definitions):
+def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_one_but_the_report_on_factors(defs: dg.Definitions):
     def keys(job: str) -> set[str]:
         return {key.to_user_string() for key in defs.resolve_job_def(job).asset_layer.executable_asset_keys}
 
     everything = {key.to_user_string() for key in defs.resolve_asset_graph().executable_asset_keys}
-    assert keys("daily") | keys("history") == everything
+    assert keys("daily") | keys("history") == everything - {"factor_report"}
+    assert keys("factor_report") == {"factor_report", "warehouse"}
     assert keys("daily") & keys("history") == {"warehouse"}
     assert date.fromisoformat("2013-02-01") == SETTINGS.calendar.paper_start
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from adapters.clock import SystemClock
+from adapters.sources.sample import SampleSource
+from assets.features import model_features
+from orchestration.definitions import build_chain
+from orchestration.runs import run_job
 from orchestration.settings import Settings
 from quant.calendar import exchange_calendar
+from quant.modelling.information_coefficient import information_coefficient, summarise_ic
 from quant.tables import TABLES
+from strategies.alpha_baseline.model import feature_digests
 from tests.chain.conftest import Root, settings_of
 
 DAYS = exchange_calendar()
+MAY_BE_EMPTY = ("bar_findings", "quarantined_bars", "factor_statistics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +39,7 @@ class Window:
     daily_from: date
     history_to: date
     end: date
+    extra: str = ""
 
     def settings(self, paper_start: date) -> Settings:
         first, last = self.backtest
@@ -39,16 +49,18 @@ class Window:
             end=str(self.end),
             paper=f"start = {self.history_to}",
             backtest=f"start = {first}\nend = {last}",
+            extra=self.extra,
         )
 
 
-# The model of 2013 is trained by the daily chain in one root and by the history in the other.
+# The model of 2013 is trained by the daily chain in one root and by the history in the other, on factors of a library, too.
 TURN_OF_A_YEAR = Window(
     start="2010-01-04",
     backtest=("2012-06-01", "2012-12-10"),
     daily_from=date(2012, 12, 31),
     history_to=date(2013, 1, 4),
     end=date(2013, 1, 7),
+    extra=f'\n[strategy]\nfactors = "{Path(__file__).parent}/library.toml"\n',
 )
 # AAPL splits 2:1 on 2005-02-28.
 SPLIT = Window(
@@ -92,7 +104,8 @@ def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_table_has_the_same_digest(ways: TwoWays, table: str):
-    assert ways.daily.table(table).height > 0 or table in ("bar_findings", "quarantined_bars")
+    empty = (*MAY_BE_EMPTY, *(() if ways.window.extra else ("user_factors",)))
+    assert ways.daily.table(table).height > 0 or table in empty
     assert ways.daily.lake.digest(table) == ways.history.lake.digest(table)
 
 
@@ -104,6 +117,18 @@ def test_the_model_of_a_year_is_trained_before_its_first_score_whoever_asks_firs
     assert first == DAYS.on_or_after(date(ways.window.end.year, 1, 1))
     assert ways.daily.ledger.champion("alpha_baseline", DAYS.previous(first)) != crowned[0]
     assert ways.history.table("scores").filter(pl.col("session") >= first)["model_version"].unique().to_list() == [version]
+
+
+def test_the_model_reads_the_factors_of_the_library_and_a_score_has_the_digest_of_all_its_columns(ways: TwoWays):
+    if not ways.window.extra:
+        return
+    chain = build_chain(ways.history.settings, SampleSource(), SystemClock())
+    last = ways.window.end
+    rows = model_features(chain, ways.history.lake, last, last)
+    assert rows.columns[-3:] == ["busy", "reversal", "steady"]
+    assert rows.width == 2 + 158 + 3
+    scored = ways.history.lake.read("scores", first=last, last=last)
+    assert scored["feature_digest"].to_list() == list(feature_digests(rows))
 
 
 def test_running_a_finished_session_again_changes_no_table(ways: TwoWays):
@@ -137,6 +162,22 @@ def test_every_decision_used_only_rows_known_at_its_instant(ways: TwoWays):
             used = root.lake.read("raw_bars", last=session)
             assert used["known_at"].max() <= decision.decision_at  # type: ignore[operator]
             assert decision.table_versions.keys() >= {"raw_bars", "alpha158", "scores"}
+
+
+def test_the_report_on_factors_measures_what_was_known_before_the_paper_start(ways: TwoWays):
+    root, last = ways.history, DAYS.previous(ways.window.history_to)
+    run_job(root.defs, root.instance, "factor_report", partition=None, watch=lambda step, done, note: None)
+    told = root.table("factor_statistics")
+    assert told["session"].unique().to_list() == [last]
+    labels = root.lake.read("forward_returns", last=last)
+    for table, factor in (("alpha158", "KMID"), ("scores", "score")):
+        scores = root.lake.read(table, last=last, columns=["session", "symbol", factor]).rename({factor: "score"}, strict=False)
+        alone = summarise_ic(information_coefficient(scores, labels))
+        row = told.row(by_predicate=pl.col("factor") == factor, named=True)
+        assert alone is not None
+        assert (row["origin"], row["ic_sessions"]) == (table, alone.sessions)
+        assert (row["ic_mean"], row["t_statistic"]) == pytest.approx((alone.mean, alone.t_statistic))
+    assert (root.path / "reports" / "factor-report" / f"{last}.html").exists()
 
 
 def test_the_commit_of_a_table_names_the_run_that_made_it(ways: TwoWays):

@@ -125,6 +125,33 @@ def test_a_run_sees_what_others_committed_before_it_and_what_it_commits_itself(t
     assert run.version("scores") == 2
 
 
+def factors(day: date, **values: float) -> pl.DataFrame:
+    row = {"session": [day], "symbol": ["A"], "library": ["l"], **{name: [value] for name, value in values.items()}}
+    return pl.DataFrame(row).with_columns(pl.col(list(values)).cast(pl.Float32))
+
+
+def test_a_factor_that_comes_into_the_library_later_is_null_in_older_rows_and_one_that_left_is_not_shown(tmp_path: Path):
+    import duckdb
+
+    open_lake(tmp_path, library={"one": "$close", "two": "$open"}).replace("user_factors", factors(D1, one=1, two=2), first=D1, last=D1)
+    changed, path = open_lake(tmp_path, library={"three": "$high", "two": "$open"}), tmp_path / "afterclose.duckdb"
+    assert changed.read("user_factors").row(0) == (D1, "A", "l", None, 2.0)
+    DuckDBWarehouse(changed, path).publish({"profile": "test"})
+    with duckdb.connect(str(path), read_only=True) as reader:
+        assert reader.execute("SELECT * FROM user_factors").fetchall() == [(D1, "A", "l", None, 2.0)]
+    changed.replace("user_factors", factors(D2, three=3, two=4), first=D2, last=D2)
+    assert changed.read("user_factors")["three"].to_list() == [None, 3.0]
+    DuckDBWarehouse(changed, path).publish({"profile": "test"})
+    with duckdb.connect(str(path), read_only=True) as reader:
+        assert reader.execute("SELECT three, two FROM user_factors ORDER BY session").fetchall() == [(None, 2.0), (3.0, 4.0)]
+
+
+@pytest.mark.parametrize("name", ["KMID", "kmid", "library", "Session"])
+def test_a_factor_cannot_take_the_name_of_another_column(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match=f"found {name}, which is taken by"):
+        open_lake(tmp_path, library={name: "$close"}).read("user_factors")
+
+
 def test_the_warehouse_has_a_view_a_table_and_is_swapped_under_open_readers(tmp_path: Path):
     import duckdb
 

@@ -15,7 +15,13 @@ from quant.errors import InputError
 from quant.factors.library.alpha158 import alpha158_table
 from quant.factors.panel import MAX_GAP
 from quant.tables import TABLES
-from strategies.alpha_baseline.features import FACTOR_REACH, FEATURE_REACH, alpha158_features, get_alpha158_features
+from strategies.alpha_baseline.features import (
+    FEATURE_REACH,
+    alpha158_features,
+    get_alpha158_features,
+    sessions_needed,
+    user_factor_features,
+)
 from strategies.alpha_baseline.labels import LABELS, forward_returns, label_reach
 
 if TYPE_CHECKING:
@@ -101,8 +107,35 @@ def test_features_of_an_absent_vwap_are_null_and_the_others_of_a_full_window_are
 
 
 def test_the_farthest_factor_reads_sixty_earlier_sessions() -> None:
-    assert FACTOR_REACH == 60
-    assert FEATURE_REACH == FACTOR_REACH + MAX_GAP
+    assert FEATURE_REACH == 60 + MAX_GAP
+
+
+LIBRARY = {
+    "reversal": "-Delta($close, 5)/$close",
+    "steady": "CSRank(Mean($close, 20)/$close)",
+    "kept": "Mean(CSZScore($volume/$close), 40)",
+}
+
+
+@pytest.fixture(scope="module")
+def own(adjusted: pl.DataFrame) -> pl.DataFrame:
+    return user_factor_features(LIBRARY, adjusted, CALENDAR, DAYS[0], DAYS[-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(at=st.integers(1, len(DAYS) - 1), length=st.integers(1, 5))
+def test_factors_of_a_library_have_the_bits_of_the_whole_range(adjusted: pl.DataFrame, own: pl.DataFrame, at: int, length: int) -> None:
+    first, last = DAYS[at], DAYS[min(at + length, len(DAYS)) - 1]
+    needed = pl.col("session").is_between(CALENDAR.shift(first, -sessions_needed(LIBRARY)), last)
+    daily = user_factor_features(LIBRARY, adjusted.filter(needed), CALENDAR, first, last)
+    assert daily.equals(own.filter(pl.col("session").is_between(first, last)))
+
+
+def test_a_cross_section_is_over_the_symbols_that_traded_in_the_session(adjusted: pl.DataFrame, own: pl.DataFrame) -> None:
+    traded = adjusted.filter(pl.col("session") == DAYS[150])["symbol"]
+    ranks = own.filter(pl.col("session") == DAYS[150])["steady"].sort()
+    assert traded.len() < adjusted["symbol"].n_unique()
+    assert ranks.to_list() == pytest.approx([place / traded.len() for place in range(1, traded.len() + 1)])
 
 
 @pytest.fixture
