@@ -15,7 +15,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-9s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2}'
 
 demo: $(INSTALLED) ## Install, then run the main job on the embedded real data and print the results
 	@$(BIN)/afterclose demo
@@ -45,12 +45,16 @@ lock: | $(BIN)/python ## Bring requirements.lock up to pyproject.toml; make lock
 calendar: $(INSTALLED) ## Freeze the exchange calendar into quant/xnys.json
 	@$(BIN)/python -m adapters.freeze_calendar
 
-factors: $(INSTALLED) ## Freeze the expressions of pyqlib's Alpha158 into quant/factors/library
+factors: $(INSTALLED) ## Freeze the expressions of pyqlib's Alpha158 and Alpha360 into quant/factors/library
 	@$(BIN)/python -m adapters.freeze_factors
 
 docs: $(INSTALLED) ## Remake the reference pages, and the tour from the demo's data root
 	@$(BIN)/python -m orchestration.reference
 	@$(BIN)/python -m orchestration.tour
+
+benchmark: $(INSTALLED) ## The factor engine against pyqlib and KunQuant, printed as ratios; a quarter of an hour
+	@$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --target build/peers --no-deps KunQuant==0.1.12
+	@$(BIN)/python -m benchmarks.alpha158
 
 start: $(INSTALLED) ## Start UI and daemon in the background: make start PORT=3001
 	@$(BIN)/afterclose start $(if $(PORT),--port $(PORT))
@@ -73,7 +77,7 @@ ifeq ($(origin DATA) $(DATA),command line 1)
 	@if [ -d data ]; then find data -mindepth 1 ! -path data/README.md -delete; fi
 endif
 
-.PHONY: help demo test test-all check format lock calendar factors docs start stop status logs clean
+.PHONY: help demo test test-all check format lock calendar factors docs benchmark start stop status logs clean
 
 # The environment. The stamp is newer than what it was made from, so a second call costs nothing.
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
@@ -83,6 +87,7 @@ $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python
 	  $(PIP) install $(HASHED) -r requirements.lock && $(PIP) install $(EDITABLE); fi
 	@$(BIN)/python -c 'import lightgbm' 2>.venv/lightgbm.log || { tail -n 1 .venv/lightgbm.log >&2; \
 	  echo "LightGBM needs the OpenMP runtime of the system: apt-get install libgomp1 (Debian, Ubuntu), dnf install libgomp, brew install libomp; then run make again" >&2; exit 1; }
+	@$(BIN)/python -c 'from quant.factors.compile import warm; warm()' # the engine's machine code, kept beside its source
 	@touch $@
 
 $(BIN)/python:

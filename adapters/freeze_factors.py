@@ -1,4 +1,4 @@
-"""Freeze the expressions of pyqlib's own Alpha158 into quant/factors/library/alpha158.toml (``make factors``)."""
+"""Freeze the expressions of pyqlib's own Alpha158 and Alpha360 into quant/factors/library (``make factors``)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from quant.factors.library.frozen import LIBRARIES
 
-def frozen_alpha158() -> str:
-    """Names and expressions of pyqlib's Alpha158DL, in its order, as TOML."""
-    library: Any = import_module("qlib.contrib.data.loader")  # without types, and absent where pyqlib has no wheel
-    fields, names = library.Alpha158DL.get_feature_config()
-    head = "# pyqlib 0.9.7, Alpha158DL.get_feature_config(); made by `make factors`, held to pyqlib by a test.\n"
+
+def frozen(library: str) -> str:
+    """Names and expressions of pyqlib's class for ``library`` (alpha158: Alpha158DL), in its order, as TOML."""
+    loader: Any = import_module("qlib.contrib.data.loader")  # without types, and absent where pyqlib has no wheel
+    kind = f"{library.capitalize()}DL"
+    fields, names = getattr(loader, kind).get_feature_config()
+    head = f"# pyqlib 0.9.7, {kind}.get_feature_config(); made by `make factors`, held to pyqlib by a test.\n"
     return head + "".join(f"{name} = {json.dumps(text)}\n" for name, text in zip(names, fields, strict=True))
 
 
 if __name__ == "__main__":
-    (Path(__file__).parent.parent / "quant" / "factors" / "library" / "alpha158.toml").write_text(frozen_alpha158())
+    folder = Path(__file__).parent.parent / "quant" / "factors" / "library"
+    for name in LIBRARIES:
+        (folder / f"{name}.toml").write_text(frozen(name), encoding="utf-8")

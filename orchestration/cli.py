@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import Progress
 
+from orchestration.factor_commands import factors
+from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows
 from quant.errors import AftercloseError, InputError, expected
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=False)
-err = Console(stderr=True)
-_LABEL_WIDTH = 46
+app.add_typer(factors, name="factors")
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 
@@ -55,20 +53,6 @@ def main() -> None:
     except AftercloseError as error:
         err.print(f"[bold red]failed:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
-
-
-def parse_session(text: str, where: str) -> date:
-    """A date typed by a person."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise InputError(expected("a date as YYYY-MM-DD", found=repr(text), where=where, do="write it like 2013-02-01")) from None
-
-
-def bars() -> Progress:
-    """The one look of progress bars."""
-    columns = (TextColumn(f"{{task.description:<{_LABEL_WIDTH}}}"), BarColumn(bar_width=36), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=err)
 
 
 @app.command()
@@ -191,7 +175,7 @@ def sql(
     elif output == "json":
         sys.stdout.write(result.write_json() + "\n")
     elif output == "table":
-        _print_rows([[_plain(value) for value in row] for row in result.head(rows).iter_rows()], result.columns)
+        print_rows([[_plain(value) for value in row] for row in result.head(rows).iter_rows()], result.columns)
         if result.height > rows:
             out.print(f"{rows} of {result.height} rows; --rows shows more.")
     else:
@@ -237,22 +221,6 @@ def logs(follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep print
     launcher.logs(data_root(), follow=follow)
 
 
-def _print_rows(rows: list[list[str]], columns: list[str]) -> None:
-    """A table if it fits the width of the terminal, else one block a row: a number is never cut."""
-    widths = [max(len(name), *(len(row[place]) for row in rows), 1) if rows else len(name) for place, name in enumerate(columns)]
-    if sum(widths) + 3 * len(widths) + 1 <= out.width:
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*map(escape, row))
-        out.print(table)
-        return
-    label = max(map(len, columns))
-    for number, row in enumerate(rows, start=1):
-        out.print(f"-- row {number}", highlight=False)
-        for name, value in zip(columns, row, strict=True):
-            out.print(f"{name:<{label}}  {escape(value)}", highlight=False, soft_wrap=True)
-
-
 def _plain(value: object) -> str:
     if isinstance(value, Decimal):
         return format(value.normalize() + 0, "f")  # without the zeros of its scale, and never 1E+3
@@ -271,7 +239,7 @@ def _history(bench: "Workbench") -> None:
 def _stepper(progress: Progress, task: object, label: str) -> Callable[[str, bool, str], None]:
     def watch(step: str, done: bool, note: str) -> None:
         said = f"{label}: {', '.join(part for part in (step, note) if part)}"
-        progress.update(task, description=said[:_LABEL_WIDTH], advance=1 if done else 0)  # type: ignore[arg-type]
+        progress.update(task, description=said[:LABEL_WIDTH], advance=1 if done else 0)  # type: ignore[arg-type]
 
     return watch
 

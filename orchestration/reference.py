@@ -11,6 +11,7 @@ from typing import Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from typer.models import CommandInfo
 
 from adapters.lake.delta import table_named
 from orchestration.settings import REPOSITORY, FilesSourceSettings, SampleSettings, Settings
@@ -32,7 +33,7 @@ _MEANINGS = {
     "calendar.paper_start": "sessions before it are history, from it on daily sessions",
     "calendar.end": "last session, if the source is to end earlier",
     "strategy.name": "folder under strategies/",
-    "strategy.factors": 'TOML file of factors of your own, `name = "expression"`: columns of table user_factors; none: there are none',
+    "strategy.factors": "TOML or Python file of factors of your own (name -> expression), columns of table user_factors; or none",
     "strategy.features": "what the model reads; none: alpha158+library with a library, else alpha158",
     "model.label": "return to predict: next open to the open after, or close to next close",
     "model.label_scale": "labels as they are, or centred and scaled within their session",
@@ -171,16 +172,28 @@ def _kind(annotation: object) -> str:
 
 def command_line() -> str:
     """--help of every command."""
-    from orchestration.cli import app
-
-    names = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
     parts = [_MADE, "# Command line\n"]
-    parts.extend(f"\n## afterclose {name}".rstrip() + f"\n\n```text\n{_help(name)}```" for name in ["", *names])
+    parts.extend(f"\n## afterclose {name}".rstrip() + f"\n\n```text\n{_help(name)}```" for name in ["", *commands()])
     return "\n".join(parts) + "\n"
 
 
+def commands() -> list[str]:
+    """Every command as it is typed, each group before its own."""
+    from orchestration.cli import app
+
+    names = [_name(command) for command in app.registered_commands]
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        names += [str(group.name), *(f"{group.name} {_name(command)}" for command in group.typer_instance.registered_commands)]
+    return names
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or getattr(command.callback, "__name__", "")
+
+
 def _help(command: str) -> str:
-    words = [sys.executable, "-m", "orchestration.cli", *([command] if command else []), "--help"]
+    words = [sys.executable, "-m", "orchestration.cli", *command.split(), "--help"]
     environment = {"COLUMNS": "100", "TERM": "dumb", "NO_COLOR": "1", "PATH": "", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=REPOSITORY)
     return (

@@ -23,7 +23,11 @@ class FeedFaultError(AftercloseError):
 
 
 class FactorError(InputError):
-    """Fix: a factor expression that cannot be parsed, compiled or allowed."""
+    """Fix: a factor expression that cannot be parsed, compiled or allowed; ``position`` of the fault in it, from 1, if there is one."""
+
+    def __init__(self, message: str, *, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class LookaheadError(FactorError):

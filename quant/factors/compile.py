@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
+from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,25 +17,34 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import polars as pl
 
-from quant.errors import ContractError, expected
+from quant.errors import ContractError, FactorError, expected
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
-from quant.factors.kernels import MARGIN, run
+from quant.factors.kernels import LANES, LINE, MARGIN, run
+from quant.factors.memory import empty
 from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
+from quant.factors.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from datetime import date
 
     from numpy.typing import NDArray
 
     from quant.factors.expression import Node
-    from quant.factors.plan import Plan, Program
+    from quant.factors.plan import Plan
+    from quant.factors.program import Program
 
     Integers = NDArray[np.int64]
     Results = NDArray[np.floating[Any]]
     Floating = type[pl.Float32] | type[pl.Float64]
+
+
+class Backend(Enum):
+    """What computes: both give the same columns, missing values and, to rounding, numbers."""
+
+    COMPILED = "compiled"  # bytecode over numba's kernels: the fast one
+    POLARS = "polars"  # plain expressions: the readable reference
 
 
 class ArrowStream(Protocol):
@@ -43,9 +55,10 @@ class ArrowStream(Protocol):
         ...
 
 
-CHUNK = 448  # rows computed at a time: some two hundred registers of this length fit the second-level cache
+CHUNK = 600  # rows computed at a time: some two hundred registers of this length fit the second-level cache
 PATCH = 128  # the same for rows with missing values in their reach, of which there are few in a row
-BATCH_ROWS = 65_536  # rows of a frame of evaluate: small enough for memory to be reused from one to the next
+BESIDE = 8  # listings of which only the last row is wanted are computed side by side
+BATCH_ROWS = 131_072  # rows of a frame of evaluate, made in memory that is used again for the next but one
 
 
 def compute(
@@ -57,6 +70,7 @@ def compute(
     allow_future: bool = False,
     since: date | None = None,
     threads: int | None = None,
+    backend: Backend = Backend.COMPILED,
 ) -> pl.DataFrame:
     """session, symbol and one column per expression for every row of ``panel`` (from session ``since`` on), in its order.
 
@@ -67,7 +81,15 @@ def compute(
     LookaheadError for one that reaches forward unless ``allow_future``, ContractError for a panel that is not as described.
     """
     batches = evaluate(
-        expressions, panel, dtype=dtype, mode=mode, allow_future=allow_future, since=since, threads=threads, batch_rows=sys.maxsize
+        expressions,
+        panel,
+        dtype=dtype,
+        mode=mode,
+        allow_future=allow_future,
+        since=since,
+        threads=threads,
+        batch_rows=sys.maxsize,
+        backend=backend,
     )
     return pl.concat(batches, rechunk=False)
 
@@ -82,22 +104,37 @@ def evaluate(
     since: date | None = None,
     threads: int | None = None,
     batch_rows: int = BATCH_ROWS,
+    backend: Backend = Backend.COMPILED,
 ) -> Iterator[pl.DataFrame]:
     """``compute`` as a stream of frames, each of whole symbols: for callers that write or drop rows before they take more.
 
-    The first frame is empty, so that an empty panel has its columns too. How the rows are cut into frames changes no value.
+    The first frame is empty, so that an empty panel has its columns too. How the rows are cut into frames changes no value. The
+    Polars back end knows neither threads nor batches.
     """
     frame = panel if isinstance(panel, pl.DataFrame) else pl.DataFrame(panel)
     floats = (name for name, kind in frame.schema.items() if kind == pl.Float64)
     nodes = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
     starts = _starts(frame, list(nodes.values()))
+    if backend is Backend.POLARS:
+        kept = frame["session"] >= since if since else pl.repeat(value=True, n=frame.height, eager=True)
+        yield reference(nodes, frame, mode).filter(kept).cast(dict.fromkeys(nodes, dtype()))
+        return
     nodes, frame = _without_cross_sections(nodes, frame, mode)
     yield frame.select("session", "symbol", *(pl.lit(None, dtype).alias(name) for name in nodes)).clear()
     yield from _batches(nodes, frame, starts, dtype, mode, since, threads or _cores(), batch_rows)
 
 
+def warm() -> None:
+    """Compile the kernels, unless this machine has done so: it takes seconds, so better when installing than in the first run."""
+    panel = pl.DataFrame({"session": [date(2000, 1, 3)], "symbol": ["A"], "close": [1.0]})
+    compute({"x": "$close"}, panel, threads=1)
+
+
 @lru_cache(maxsize=64)
 def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *, allow_future: bool) -> Mapping[str, Node]:
+    for name in ("session", "symbol"):
+        if name in dict(expressions):
+            raise FactorError(expected("a name of its own", found=name, where="the factors' names", do="call the factor something else"))
     nodes = {name: parse(text, fields) for name, text in expressions}
     for name, node in nodes.items() if not allow_future else ():
         refuse_lookahead(name, node)
@@ -119,44 +156,53 @@ def _batches(
     batch_rows: int,
 ) -> Iterator[pl.DataFrame]:
     planned = plan(tuple(nodes.values()), mode)
-    columns = np.empty((max(len(planned.fields), 1), panel.height))
-    for row, name in enumerate(planned.fields):
-        columns[row] = panel[name].to_numpy()
     wanted = starts[:-1] if since is None else _first_rows(panel, starts, since)
     kept = np.concatenate([[0], np.cumsum(starts[1:] - wanted)])
     longest = int((starts[1:] - wanted).max(initial=1))
-    workers = [_Worker(planned, columns, longest) for _ in range(threads)]
+    workers = [_Worker(planned, longest) for _ in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         for first, last in _cuts(kept, batch_rows):
-            out = np.empty((len(nodes), kept[last] - kept[first]), np.float32 if dtype is pl.Float32 else np.float64)
-            shares = list(zip(workers, _shares(kept, first, last, threads), strict=True))
-            jobs = [pool.submit(worker.run, starts[a : b + 1], wanted[a:b], kept[a:b] - kept[first], out) for worker, (a, b) in shares[1:]]
-            worker, (a, b) = shares[0]
-            worker.run(starts[a : b + 1], wanted[a:b], kept[a:b] - kept[first], out)
+            rows = panel[int(starts[first]) : int(starts[last])]
+            columns = np.empty((max(len(planned.fields), 1), rows.height))
+            for row, name in enumerate(planned.fields):
+                columns[row] = rows[name].fill_null(math.nan).to_numpy()
+            begins, wants, places = (
+                starts[first : last + 1] - starts[first],
+                wanted[first:last] - starts[first],
+                kept[first:last] - kept[first],
+            )
+            out = empty(len(nodes), int(kept[last] - kept[first]), np.float32 if dtype is pl.Float32 else np.float64)
+            jobs = [
+                pool.submit(worker.run, columns, begins[a : b + 1], wants[a:b], places[a:b], out)
+                for worker, (a, b) in zip(workers, _shares([*places.tolist(), out.shape[1]], threads), strict=True)
+            ]
             for job in jobs:
                 job.result()
-            yield _frame(panel, list(nodes), starts[first : last + 1], wanted[first:last], out)
+            yield _frame(rows, list(nodes), begins, wants, out)
 
 
 class _Worker:
-    """One thread's registers, and the panel's columns that it reads."""
+    """One thread's registers, for listings of which at most ``longest`` rows are wanted."""
 
-    def __init__(self, planned: Plan, columns: NDArray[np.float64], longest: int) -> None:
+    def __init__(self, planned: Plan, longest: int) -> None:
         self._planned = planned
-        self._columns = columns
         self._chunk, self._patch = min(CHUNK, longest), min(PATCH, longest)
-        self._dense = self._registers(planned.dense, self._chunk)
+        self._dense = self._registers(planned.dense, self._chunk, BESIDE if longest == 1 else 1)
         self._masked = self._registers(planned.masked, self._patch)
 
-    def _registers(self, program: Program, rows: int) -> NDArray[np.float64]:
-        """A row of every register, those of constants filled."""
-        registers = np.zeros((program.registers, MARGIN + self._planned.past + self._planned.future + rows))
+    def _registers(self, program: Program, rows: int, beside: int = 1) -> NDArray[np.float64]:
+        """Every register, those of constants filled, long enough for so many rows, or for one row of listings side by side."""
+        length = MARGIN + max(self._planned.past + self._planned.future + rows, beside * (self._planned.past + 1)) + LANES
+        length += -length % LINE
+        memory = np.zeros(program.registers * length + LINE)
+        first = -(memory.ctypes.data // memory.itemsize) % LINE  # every register begins with a cache line
+        registers = memory[first : first + program.registers * length].reshape(-1, length)
         for number, value in program.presets.items():
             registers[number] = value
         return registers
 
-    def run(self, starts: Integers, wanted: Integers, offsets: Integers, out: Results) -> None:
-        """Fill the columns of ``out`` from ``offsets`` on for some listings; see quant.factors.kernels.run."""
+    def run(self, columns: NDArray[np.float64], starts: Integers, wanted: Integers, offsets: Integers, out: Results) -> None:
+        """Fill the rows of ``out`` from ``offsets`` on for some listings; see quant.factors.kernels.run."""
         planned = self._planned
         dense, masked = (
             (
@@ -173,15 +219,16 @@ class _Worker:
         reach = planned.past, planned.future
         single = out.view(np.float32).reshape(-1) if out.dtype == np.float32 else np.empty(0, np.float32)
         double = out.view(np.float64).reshape(-1) if out.dtype == np.float64 else np.empty(0, np.float64)
-        run(dense, masked, *reach, self._columns, starts, wanted, offsets, single, double, self._chunk, self._patch)
+        run(dense, masked, *reach, columns, starts, wanted, offsets, single, double, self._chunk, self._patch)
 
 
-def _frame(panel: pl.DataFrame, names: Sequence[str], starts: Integers, wanted: Integers, out: Results) -> pl.DataFrame:
-    """Results of some adjacent listings with their keys, missing values as nulls."""
-    keys = panel.select("session", "symbol")[int(starts[0]) : int(starts[-1])]
+def _frame(rows: pl.DataFrame, names: Sequence[str], starts: Integers, wanted: Integers, out: Results) -> pl.DataFrame:
+    """Results of adjacent listings with their keys, missing values as nulls."""
+    keys = rows.select("session", "symbol")
     if out.shape[1] < keys.height:
-        rows: list[Integers] = [np.arange(wanted[i] - starts[0], starts[i + 1] - starts[0]) for i in range(len(wanted))]
-        keys = keys[np.concatenate(rows)]
+        sizes = starts[1:] - wanted
+        before = np.cumsum(sizes) - sizes
+        keys = keys[np.arange(out.shape[1]) + np.repeat(wanted - before, sizes)]
     return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(names, out, strict=True)])
 
 
@@ -224,11 +271,10 @@ def _cuts(kept: Integers, rows: int) -> Iterator[tuple[int, int]]:
             first = last
 
 
-def _shares(kept: Integers, first: int, last: int, threads: int) -> list[tuple[int, int]]:
-    """Listings ``first`` to ``last`` in as many parts of about the same number of rows."""
-    sizes: list[int] = kept[first : last + 1].tolist()
-    cuts = [first + bisect_left(sizes, sizes[0] + (sizes[-1] - sizes[0]) * part // threads) for part in range(1, threads)]
-    return list(pairwise((first, *cuts, last)))
+def _shares(before: Sequence[int], threads: int) -> list[tuple[int, int]]:
+    """Ranges of listings for each thread, with about the same number of rows; ``before`` counts the rows before each listing, then all."""
+    cuts = [bisect_left(before, before[-1] * part // threads) for part in range(1, threads)]
+    return list(pairwise((0, *cuts, len(before) - 1)))
 
 
 def _without_cross_sections(nodes: Mapping[str, Node], panel: pl.DataFrame, mode: Mode) -> tuple[dict[str, Node], pl.DataFrame]:
@@ -239,7 +285,7 @@ def _without_cross_sections(nodes: Mapping[str, Node], panel: pl.DataFrame, mode
         arguments = {name: part.arg for part, name in names.items()}
         starts = _starts(panel, list(arguments.values()))
         batches = list(_batches(arguments, panel, starts, pl.Float64, mode, None, _cores(), BATCH_ROWS))
-        values = pl.concat(batches).select(arguments) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
+        values = pl.concat(batches).select(list(arguments)) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
         panel = panel.with_columns(values.iter_columns())
         panel = panel.with_columns(cross_section(part.op, pl.col(name), part.group).alias(name) for part, name in names.items())
         columns: dict[Node, Feature] = {part: Feature(name=column) for part, column in names.items()}

@@ -11,6 +11,7 @@ import ast
 import math
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeAlias
 
 from quant.errors import FactorError, expected
@@ -22,6 +23,7 @@ FIELDS = ("open", "high", "low", "close", "volume", "vwap")
 MAX_WINDOW = 2520  # ten years of sessions; every symbol is padded by the longest window, so it has to have a bound
 MAX_LENGTH = 2000  # characters
 MAX_DEPTH = 100  # nested parts; every walk over a tree is recursive
+MAX_PARTS = 10_000  # parts in all; a Delta has its argument twice, so nested ones would double them without end
 EMA_SPANS = 10  # an EMA over N reads the last 10 N rows: what it leaves out weighs (1 - 2 / (N + 1)) ** (10 N), less than 2.1e-9
 
 
@@ -224,7 +226,11 @@ def _operand(node: Node, op: str, *, first: bool) -> str:
 
 
 def _refuse(text: str, at: int, what: str, found: object, do: str) -> FactorError:
-    return FactorError(expected(what, found=found, where=f"{text!r} at position {at + 1}", do=do))
+    return FactorError(expected(what, found=found, where=f"{text!r} at position {at + 1}", do=do), position=at + 1)
+
+
+def _closest(found: str, known: Sequence[str]) -> str:
+    return f"perhaps {match[0]}" if (match := get_close_matches(found, known, n=1)) else "use one of them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,8 +268,9 @@ class _Reader:
         name = tree.id.removeprefix(_FIELD_MARK)
         at = self.offset + tree.col_offset
         if self.text[at] != "$" or name not in self.fields:
-            known = ", ".join(f"${field}" for field in self.fields)
-            raise self.refuse(tree, f"one of {known}", self.text[at : at + len(tree.id)], "use one of them")
+            known = [f"${field}" for field in self.fields]
+            found = self.text[at : at + len(tree.id)]
+            raise self.refuse(tree, f"one of {', '.join(known)}", found, _closest(found, known))
         return Feature(name=name)
 
     def number(self, tree: ast.expr) -> float:
@@ -301,7 +308,8 @@ class _Reader:
         if name == "Med":
             self.count(tree, name, args, 2)
             return Rolling(op="Quantile", args=self.series(args[:1]), window=self.window(args[1]), level=0.5)
-        raise self.refuse(tree, f"one of {', '.join(OPERATORS)}", name.replace(_FIELD_MARK, "$"), "use one of them")
+        found = name.replace(_FIELD_MARK, "$")
+        raise self.refuse(tree, f"one of {', '.join(OPERATORS)}", found, _closest(found, OPERATORS))
 
     def count(self, tree: ast.expr, name: str, args: Sequence[ast.expr], needed: int) -> None:
         if len(args) != needed:
@@ -337,7 +345,11 @@ class _Reader:
     def shift(self, name: str, arg: ast.expr, by: ast.expr) -> Node:
         (node,) = self.series([arg])
         shifted = Shift(arg=node, by=self.rows(by))
-        return shifted if name == "Ref" else Elementwise(op="Sub", args=(node, shifted))
+        if name == "Ref":
+            return shifted
+        if 2 * sum(1 for _ in walk(node)) > MAX_PARTS:
+            raise self.refuse(arg, f"at most {MAX_PARTS} parts", "more", "each nested Delta doubles them: use Ref for some")
+        return Elementwise(op="Sub", args=(node, shifted))
 
     def series(self, args: Sequence[ast.expr]) -> tuple[Node, ...]:
         nodes = tuple(self.read(arg) for arg in args)

@@ -83,36 +83,39 @@ class Op(IntEnum):
     MOMENTS = 32  # (mean, square) of full blocks; k = share of the older one, weight of the step
     TREND = 33  # (xy, mean of y) with positions as x; k = step of x, weight
     CROSS = 34  # (xy, mean of x, mean of y); k = weight
-    MOMENTS_N = 35  # (mean, square, n)
-    COMOMENTS_N = 36  # (n, x, y, xx, yy, xy); k = what x falls by from the newer block's last row to the older one's
-    HIGHER_N = 37  # (n, mean, square, cube, fourth)
-    LAGGED = 38  # a0 + (b0 + k b1)
-    RANK = 39  # a1 + how many of the values k0 to k1 - 1 rows back are below a0, plus how many are at most it
-    MAD = 40  # sum of |a0 - a1| over k rows of a0
-    EXCHANGE = 41  # (lesser, greater) of a and b
-    LEAST_OF_GREATER = 42  # min(a1, max(a0, b))
-    GREATEST_OF_LESS = 43  # max(a1, min(a0, b))
-    LERP = 44  # a0 + (a1 - a0) k
-    PICK = 45  # linear at place k (a0 - 1) of the ascending registers wires[lag:]
-    VARIANCE = 46  # square a0 over n a1
-    RESIDUAL = 47  # a0 - (a1 - a2 a3)
-    RSQUARE = 48  # of (xy, xx, yy), missing where yy <= k
-    RSQUARE_N = 49  # of (xy, xx, yy, n)
-    CORRELATION = 50  # of (xy, xx, yy), missing where either square is at most k
-    CORRELATION_N = 51  # of the pairs' (xy, xx, yy) and either series' own (square, n)
-    SKEW = 52  # of (n, square, cube)
-    KURT = 53  # of (n, square, fourth)
-    STORE = 54  # a is result number lag
-    STORE_QUOTIENT = 55  # a0 / a1 is result number lag
+    SHARE = 35  # b0 over the sum of a0 and b0, numbers of values of two blocks; 0 if both are empty
+    STEP = 36  # b0 - k - a0: from the newer block's mean to the older one's
+    BLEND = 37  # a0 + a1 a2: mean of both blocks, from the newer one's mean, the step and the share
+    SPREAD = 38  # (a0 + b0) + (a1 a2) a3: products of deviations, from both blocks', the two steps and the weight
+    HIGHER_N = 39  # (n, mean, square, cube, fourth)
+    LAGGED = 40  # a0 + (b0 + k b1)
+    RANK = 41  # a1 + how many of the values k0 to k1 - 1 rows back are below a0, plus how many are at most it
+    MAD = 42  # sum of |a0 - a1| over k rows of a0
+    EXCHANGE = 43  # (lesser, greater) of a and b
+    LEAST_OF_GREATER = 44  # min(a1, max(a0, b))
+    GREATEST_OF_LESS = 45  # max(a1, min(a0, b))
+    LERP = 46  # a0 + (a1 - a0) k
+    PICK = 47  # linear at place k (a0 - 1) of the ascending registers wires[lag:]
+    VARIANCE = 48  # square a0 over n a1
+    RESIDUAL = 49  # a0 - (a1 - a2 a3)
+    RSQUARE = 50  # of (xy, xx, yy), missing where yy <= k
+    RSQUARE_N = 51  # of (xy, xx, yy, n)
+    CORRELATION = 52  # of (xy, xx, yy), missing where either square is at most k
+    CORRELATION_N = 53  # of the pairs' (xy, xx, yy) and either series' own (square, n)
+    SKEW = 54  # of (n, square, cube)
+    KURT = 55  # of (n, square, fourth)
+    STORE = 56  # a is result number lag
+    STORE_QUOTIENT = 57  # a0 / a1 is result number lag
 
 
-OUT, NOW, BEFORE = 5, 7, 6  # most operands of a kind
+OUT, NOW, BEFORE = 4, 7, 5  # most operands of a kind
 FIRST_OUT, FIRST_NOW, FIRST_BEFORE = 4, 4 + OUT, 4 + OUT + NOW  # columns of an instruction, after op, need, ahead and lag
 WIDTH = FIRST_BEFORE + BEFORE
 BAD, EXISTS, POSITION = 0, 1, 2  # registers that are filled before a program runs
 FLAT = 2e-5  # Qlib: a deviation at most this big is none
-LANES = 16  # rows that a loop takes at once
-MARGIN = LANES  # rows before a register's first that may be written, and read ``pad`` rows back
+LINE = 8  # values in a cache line
+LANES = 32  # values that a loop takes at once
+MARGIN = LINE  # values at either end of a register that are nobody's: LINE before the rows, LANES after them
 _FLAT_SQUARE = FLAT * FLAT
 
 # Every kernel is given where its rows begin in the registers ``r``, and how many they are. Slices first: with few of them, the compiler can
@@ -266,12 +269,27 @@ def _moments(r: Floats, n: int, d0: int, d1: int, a0: int, a1: int, b0: int, b1:
 
 
 @_compiled
-def _moments_n(r: Floats, n: int, d0: int, d1: int, a0: int, a1: int, a2: int, b0: int, b1: int, b2: int) -> None:
-    for p in range(n):
-        share = r[b2 + p] / max(r[a2 + p] + r[b2 + p], 1.0)
-        step = r[b0 + p] - r[a0 + p]
-        r[d1 + p] = (r[a1 + p] + r[b1 + p]) + (step * step) * (r[a2 + p] * share)
-        r[d0 + p] = r[a0 + p] + step * share
+def _merged(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int, a3: int, b: int, k: float) -> None:
+    """SHARE, STEP, BLEND and SPREAD: the moments of blocks that may miss values."""
+    out = r[d : d + n]
+    x = r[a0 : a0 + n]
+    y = r[b : b + n]
+    if op == Op.SHARE:
+        for p in range(n):
+            out[p] = y[p] / max(x[p] + y[p], 1.0)
+    elif op == Op.STEP:
+        for p in range(n):
+            out[p] = y[p] - k - x[p]
+    else:
+        u = r[a1 : a1 + n]
+        v = r[a2 : a2 + n]
+        if op == Op.BLEND:
+            for p in range(n):
+                out[p] = x[p] + u[p] * v[p]
+        else:
+            w = r[a3 : a3 + n]
+            for p in range(n):
+                out[p] = (x[p] + y[p]) + (u[p] * v[p]) * w[p]
 
 
 @_compiled
@@ -296,22 +314,6 @@ def _cross(r: Floats, n: int, d: int, a0: int, a1: int, a2: int, b0: int, b1: in
     v1 = r[b2 : b2 + n]
     for p in range(n):
         out[p] = (x[p] + y[p]) + ((v0[p] - u0[p]) * (v1[p] - u1[p])) * weight
-
-
-@_compiled
-def _comoments_n(r: Floats, n: int, d: int, e: int, f: int, g: int, h: int, a: Integers, b: Integers, drift: float) -> None:
-    """``a`` and ``b``: where the six rows of either block begin."""
-    for p in range(n):
-        na, nb = r[a[0] + p], r[b[0] + p]
-        share = nb / max(na + nb, 1.0)
-        weight = na * share
-        dx = r[b[1] + p] - drift - r[a[1] + p]
-        dy = r[b[2] + p] - r[a[2] + p]
-        r[d + p] = r[a[1] + p] + dx * share
-        r[e + p] = r[a[2] + p] + dy * share
-        r[f + p] = (r[a[3] + p] + r[b[3] + p]) + (dx * dx) * weight
-        r[g + p] = (r[a[4] + p] + r[b[4] + p]) + (dy * dy) * weight
-        r[h + p] = (r[a[5] + p] + r[b[5] + p]) + (dx * dy) * weight
 
 
 @_compiled
@@ -343,13 +345,17 @@ def _lagged(r: Floats, n: int, d: int, a: int, b0: int, b1: int, k: float) -> No
 
 
 @_compiled
-def _four_ranks(r: Floats, n: int, d: int, a: int, lag: int) -> None:
+def _four_ranks(r: Floats, n: int, d: int, a: int, lag: int, beside: int) -> None:
     out = r[d : d + n]
     x = r[a : a + n]
-    y1 = r[a - lag : a - lag + n]
-    y2 = r[a - lag - 1 : a - lag - 1 + n]
-    y3 = r[a - lag - 2 : a - lag - 2 + n]
-    y4 = r[a - lag - 3 : a - lag - 3 + n]
+    at1 = a - (lag + 0) * beside
+    y1 = r[at1 : at1 + n]
+    at2 = a - (lag + 1) * beside
+    y2 = r[at2 : at2 + n]
+    at3 = a - (lag + 2) * beside
+    y3 = r[at3 : at3 + n]
+    at4 = a - (lag + 3) * beside
+    y4 = r[at4 : at4 + n]
     for p in range(n):
         v = x[p]
         s = out[p]
@@ -374,25 +380,26 @@ def _one_rank(r: Floats, n: int, d: int, a: int, lag: int) -> None:
 
 
 @_compiled
-def _ranks(r: Floats, n: int, d: int, a: int, base: int, first: int, last: int) -> None:
+def _ranks(r: Floats, n: int, d: int, a: int, base: int, first: int, last: int, beside: int) -> None:
     for p in range(n):
         r[d + p] = r[base + p]
     lag = first
     while lag + 3 < last:
-        _four_ranks(r, n, d, a, lag)
+        _four_ranks(r, n, d, a, lag, beside)
         lag += 4
     while lag < last:
-        _one_rank(r, n, d, a, lag)
+        _one_rank(r, n, d, a, lag * beside)
         lag += 1
 
 
 @_compiled
-def _deviations(r: Floats, n: int, d: int, a: int, mean: int, rows: int) -> None:
+def _deviations(r: Floats, n: int, d: int, a: int, mean: int, rows: int, beside: int) -> None:
     out = r[d : d + n]
     m = r[mean : mean + n]
     for p in range(n):
         out[p] = 0.0
-    for lag in range(rows):
+    for row in range(rows):
+        lag = row * beside
         x = r[a - lag : a - lag + n]
         for p in range(n):
             v = abs(x[p] - m[p])
@@ -511,8 +518,9 @@ def _store(op: int, r: Floats, n: int, single: Singles, double: Floats, at: int,
 
 
 @_compiled
-def _load(fields: Integers, r: Floats, length: int, panel: Floats, first: int, last: int, start: int, end: int) -> None:
+def _load(program: Program, panel: Floats, first: int, last: int, start: int, end: int, masked: bool) -> None:
     """Rows ``first`` to ``last`` of every field, missing outside the listing's rows ``start`` to ``end``."""
+    fields, r, length = program[3], program[4], program[5]
     for f in range(len(fields)):
         base = fields[f] * length + MARGIN - first
         for row in range(first, min(start, last)):
@@ -521,47 +529,42 @@ def _load(fields: Integers, r: Floats, length: int, panel: Floats, first: int, l
             r[base + row] = panel[f, row]
         for row in range(max(first, end), last):
             r[base + row] = np.nan
+    for row in range(first, last):
+        p = MARGIN + row - first
+        if masked:
+            r[EXISTS * length + p] = 1.0 if (row >= start) & (row < end) else 0.0
+            r[POSITION * length + p] = float(max(row - start + 1, 0))
+        else:
+            r[BAD * length + p] = 0.0
+
+
+@_compiled
+def _load_beside(program: Program, panel: Floats, last: Integers, pad: int) -> None:
+    """Rows ``last`` of some listings and the ``pad`` before them, session by session, the listings' values of a session side by side."""
+    fields, r, length = program[3], program[4], program[5]
+    beside = len(last)
+    for f in range(len(fields)):
+        for j in range(beside):
+            base = fields[f] * length + MARGIN + j
+            for row in range(pad + 1):
+                r[base + row * beside] = panel[f, last[j] - pad + row]
+    for p in range((pad + 1) * beside):
+        r[BAD * length + MARGIN + p] = 0.0
 
 
 @_inlined
-def _execute(
-    program: Program,
-    pad: int,
-    ahead: int,
-    panel: Floats,
-    first: int,
-    count: int,
-    start: int,
-    end: int,
-    single: Singles,
-    double: Floats,
-    at: int,
-    masked: bool,
-) -> None:
-    """Run ``program`` for the rows ``first`` to ``first + count`` of a listing with rows ``start`` to ``end``.
-
-    The results are stored one after the other; those of the rows begin at ``at`` in each.
-    """
-    code, constants, wires, fields, r, length, total = program
-    low, high = first - pad, first + count + ahead
-    _load(fields, r, length, panel, low, high, start, end)
-    if masked:
-        for p in range(high - low):
-            row = low + p
-            r[EXISTS * length + MARGIN + p] = 1.0 if (row >= start) & (row < end) else 0.0
-            r[POSITION * length + MARGIN + p] = float(max(row - start + 1, 0))
-    else:
-        for p in range(high - low):
-            r[BAD * length + MARGIN + p] = 0.0
+def _execute(program: Program, pad: int, count: int, beside: int, single: Singles, double: Floats, at: int) -> None:
+    """Run ``program`` for ``count`` rows of ``beside`` listings, whose results begin at ``at`` of each."""
+    code, constants, wires, _, r, length, total = program
     for i in range(len(code)):
         op = int(code[i, 0])
-        lag = code[i, 3]
-        n = code[i, 1] + count + code[i, 2]
-        spare = (
-            -n % LANES if op != Op.CHECK and op != Op.PICK and op < Op.STORE else 0
-        )  # earlier rows, so that no loop ends with an odd lot; nobody reads them
-        lo = MARGIN + pad - code[i, 1] - spare
-        n += spare
+        lag = code[i, 3] * (1 if op == Op.STORE or op == Op.STORE_QUOTIENT or op == Op.PICK else beside)
+        lo = MARGIN + (pad - code[i, 1]) * beside
+        n = (code[i, 1] + count + code[i, 2]) * beside
+        if op < Op.STORE and op != Op.CHECK and op != Op.PICK:  # some rows more, which nobody reads, so that loops take whole cache lines
+            n += lo % LINE
+            lo -= lo % LINE
+            n += -n % LANES
         k = constants[i, 0]
         d = code[i, FIRST_OUT] * length + lo
         a = code[i, FIRST_NOW] * length + lo
@@ -570,7 +573,7 @@ def _execute(
             _simple(op, r, n, d, a, b, k)
             continue
         if op >= Op.STORE:
-            _store(op, r, count, single, double, lag * total + at, a, code[i, FIRST_NOW + 1] * length + lo)
+            _store(op, r, count * beside, single, double, lag * total + at, a, code[i, FIRST_NOW + 1] * length + lo)
             continue
         d1 = code[i, FIRST_OUT + 1] * length + lo
         a1 = code[i, FIRST_NOW + 1] * length + lo
@@ -588,9 +591,9 @@ def _execute(
         elif op == Op.LAGGED:
             _lagged(r, n, d, a, b, b1, k)
         elif op == Op.RANK:
-            _ranks(r, n, d, a, a1, int(k), int(constants[i, 1]))
+            _ranks(r, n, d, a, a1, int(k), int(constants[i, 1]), beside)
         elif op == Op.MAD:
-            _deviations(r, n, d, a, a1, int(k))
+            _deviations(r, n, d, a, a1, int(k), beside)
         elif op == Op.PICK:
             _pick(r, n, d, a, k, wires[lag:], length, lo)
         else:
@@ -598,23 +601,20 @@ def _execute(
             b2 = code[i, FIRST_BEFORE + 2] * length + lo - lag
             if op == Op.CROSS:
                 _cross(r, n, d, a, a1, a2, b, b1, b2, k)
-            elif op == Op.MOMENTS_N:
-                _moments_n(r, n, d, d1, a, a1, a2, b, b1, b2)
             elif op == Op.SKEW or op == Op.KURT:
                 _shape(op, r, n, d, a, a1, a2)
             elif op == Op.RESIDUAL or op == Op.RSQUARE or op == Op.RSQUARE_N or op == Op.CORRELATION:
                 _fitted(op, r, n, d, a, a1, a2, code[i, FIRST_NOW + 3] * length + lo, k)
             elif op == Op.CORRELATION_N:
                 _correlation_n(r, n, d, code[i, FIRST_NOW:FIRST_BEFORE] * length + lo)
-            elif op == Op.COMOMENTS_N or op == Op.HIGHER_N:
+            elif op == Op.HIGHER_N:
                 d2 = code[i, FIRST_OUT + 2] * length + lo
                 d3 = code[i, FIRST_OUT + 3] * length + lo
                 now = code[i, FIRST_NOW:FIRST_BEFORE] * length + lo
                 before = code[i, FIRST_BEFORE:] * length + (lo - lag)
-                if op == Op.HIGHER_N:
-                    _higher_n(r, n, d, d1, d2, d3, now, before)
-                else:
-                    _comoments_n(r, n, d, d1, d2, d3, code[i, FIRST_OUT + 4] * length + lo, now, before, k)
+                _higher_n(r, n, d, d1, d2, d3, now, before)
+            elif op >= Op.SHARE and op <= Op.SPREAD:
+                _merged(op, r, n, d, a, a1, a2, code[i, FIRST_NOW + 3] * length + lo, b, k)
             else:
                 _masking(op, r, n, d, a, a1, a2, k)
 
@@ -661,29 +661,76 @@ def run(
     The results go into ``single`` or ``double``, whichever is not empty, those of listing i from ``offsets[i]`` on in each. Both programs
     read ``pad`` earlier and ``ahead`` later rows. At most ``chunk`` rows are computed at a time, ``patch`` by the masked one.
     """
-    for i in range(len(starts) - 1):
-        start, end, row = starts[i], starts[i + 1], wanted[i]
-        shift = offsets[i] - row
-        base = checked = row  # rows base to row are the dense program's last, looked through up to checked
-        while checked < end:
-            full = False
+    registers, length = dense[4], dense[5]
+    lanes = min(LANES, (length - MARGIN - LANES) // (pad + 1))
+    start = end = row = base = checked = shift = 0
+    i = group = beside = lane = 0
+    while True:
+        full = False
+        aside = 1
+        if lane < beside:  # the listings that were computed side by side
+            listing = group + lane
+            lane += 1
+            if not _dirty(registers, lane - 1, beside, pad):
+                continue
+            start, end, first, count = starts[listing], starts[listing + 1], wanted[listing], 1
+            row = checked = end
+            shift = offsets[listing] - first
+        elif checked < row:  # the dense program's last rows, looked through up to ``checked``
+            begin, stop = _next_dirty(registers, checked - base, row - base, pad + ahead, patch)
+            first, count, checked = base + begin, stop - begin, base + stop
+            if count == 0:
+                continue
+        elif row < end:
             first = row
-            if checked < row:
-                begin, stop = _next_dirty(dense[4], checked - base, row - base, pad + ahead, patch)
-                first, count, checked = base + begin, stop - begin, base + stop
-                if count == 0:
-                    continue
-            elif (row - pad >= start) & (row + ahead < end):
+            if (row - pad >= start) & (row + ahead < end):
                 left = end - ahead - row
                 parts = (left + chunk - 1) // chunk
                 count = (left + parts - 1) // parts
                 full = True
                 base = row
-                row += count
             else:
                 count = min(patch, end - row)
                 if row - pad < start:
                     count = min(count, start + pad - row)
-                row += count
-                checked = row
-            _execute(dense if full else masked, pad, ahead, panel, first, count, start, end, single, double, first + shift, not full)
+            row += count
+            checked = base if full else row
+        elif i + 1 < len(starts):
+            beside = _together(starts, wanted, i, lanes, pad) if ahead == 0 else 0
+            if beside:
+                group, lane, first, count, full, aside = i, 0, wanted[i], 1, True, beside
+                shift = offsets[i] - first
+                i += beside
+            else:
+                start, end, row = starts[i], starts[i + 1], wanted[i]
+                base = checked = row
+                shift = offsets[i] - row
+                i += 1
+                continue
+        else:
+            break
+        program = dense if full else masked
+        if aside > 1:
+            _load_beside(program, panel, wanted[group : group + beside], pad)
+        else:
+            _load(program, panel, first - pad, first + count + ahead, start, end, not full)
+        _execute(program, pad, count, aside, single, double, first + shift)
+
+
+@_compiled
+def _together(starts: Integers, wanted: Integers, first: int, lanes: int, pad: int) -> int:
+    """``lanes``, if so many listings from ``first`` on want their last row only and have all rows before it; else 0."""
+    if lanes < 2 or first + lanes >= len(starts):
+        return 0
+    for i in range(first, first + lanes):
+        if (wanted[i] + 1 != starts[i + 1]) | (wanted[i] - pad < starts[i]):
+            return 0
+    return lanes
+
+
+@_compiled
+def _dirty(bad: Floats, lane: int, beside: int, pad: int) -> bool:
+    for row in range(pad + 1):
+        if bad[MARGIN + row * beside + lane] != 0.0:
+            return True
+    return False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quant.errors import LookaheadError, expected
-from quant.factors.expression import Rolling, Shift, children, text, walk
+from quant.errors import FactorError, LookaheadError, expected
+from quant.factors.expression import Rolling, Shift, children, parse, text, walk
 
 if TYPE_CHECKING:
     from quant.factors.expression import Node
@@ -41,3 +42,18 @@ def refuse_lookahead(name: str, node: Node) -> None:
         culprit = next(part for part in walk(node) if isinstance(part, Shift) and part.by < 0)
         found = f"a reach of {future} session(s) into the future through {text(culprit)}"
         raise LookaheadError(expected("no row after the session", found=found, where=f"feature {name}", do="use positive Ref only"))
+
+
+def forward_position(expression: str) -> int | None:
+    """Where in ``expression``, from 1, its first Ref or Delta forward is written; None if it has none."""
+    for match in re.finditer(r"\b(Ref|Delta)\b", expression):
+        for end in re.finditer(r"\)", expression[match.start() :]):
+            try:
+                node = parse(expression[match.start() : match.start() + end.end()])
+            except FactorError:
+                continue  # a parenthesis inside the call
+            shift = node if isinstance(node, Shift) else children(node)[1]
+            if isinstance(shift, Shift) and shift.by < 0:
+                return match.start() + 1
+            break
+    return None

@@ -38,10 +38,14 @@ def _values(text: str, close: Sequence[float | None], volume: Sequence[float | N
         ("Mean($close,2)", [1.0, 2.0, None, None, 4.0], [1.0, 1.5, 2.0, None, 4.0]),
         ("Sum($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, None, 4.0]),
         ("Count($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, 0.0, 1.0]),
+        ("Ref(Count($close,2),1)", [1.0, None, None, 4.0], [None, 1.0, 1.0, 0.0]),
+        ("Mean(Count($close,2),3)", [1.0, 2.0, 3.0, 4.0], [1.0, 1.5, 5 / 3, 2.0]),
         ("Var($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 8.0]),
         ("Max($close,2)", [3.0, 1.0, None, None], [3.0, 3.0, 1.0, None]),
         ("IdxMax($close,3)", [3.0, 1.0, 3.0, 2.0, 2.0], [1.0, 1.0, 1.0, 2.0, 1.0]),
         ("IdxMin($close,3)", [3.0, 1.0, None, 2.0, None, None, None], [1.0, 2.0, 3.0, 2.0, 1.0, 2.0, None]),
+        ("IdxMax($close,1)", [3.0, None, 1.0], [1.0, None, 1.0]),
+        ("IdxMin($close,1)", [3.0, None, INF], [1.0, None, None]),
         ("Rank($close,3)", [3.0, 1.0, 3.0, None, 3.0], [1.0, 0.5, 5 / 6, None, 0.75]),
         ("Quantile($close,3,0.25)", [4.0, 2.0, 8.0, None], [4.0, 2.5, 3.0, 3.5]),
         ("Slope($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 2.0]),
@@ -57,6 +61,15 @@ def test_an_operator_follows_qlibs_convention(text: str, close: list[float | Non
     assert _values(text, close) == pytest.approx(expected)
 
 
+def test_in_strict_mode_what_reads_a_missing_value_is_missing_inside_a_long_history_too() -> None:
+    close = [1.0] * 40 + [None] + [2.0] * 40
+    panel = pl.DataFrame({"session": DAYS[:81], "symbol": ["A"] * 81, "close": close})
+    factors = {"now": "$close>1", "known": "Count($close>1,2)", "count": "Count($close,2)", "if": "If($close>1,1,0)"}
+    computed = compute(factors, panel, dtype=pl.Float64, mode=Mode.STRICT)
+    assert computed["now"].to_list() == computed["if"].to_list() == [0.0] * 40 + [None] + [1.0] * 40
+    assert computed["known"].to_list() == computed["count"].to_list() == [None] + [2.0] * 39 + [None] * 2 + [2.0] * 39
+
+
 def test_a_correlation_with_a_flat_series_is_missing() -> None:
     ramp = [1.0, 2.0, 3.0, 4.0]
     assert _values("Corr($close,$volume,3)", ramp, [7.0, 7.0, 7.0, 8.0]) == pytest.approx([None, None, None, math.sqrt(3) / 2])
@@ -65,6 +78,34 @@ def test_a_correlation_with_a_flat_series_is_missing() -> None:
 
 def test_the_deviation_of_a_price_that_stands_still_is_exactly_zero() -> None:
     assert _values("Std($close,7)", [812.3, 17.7, *[61.3] * 9])[8:] == [0.0] * 3
+
+
+SECTION = (  # two symbols with a value, one infinite, one missing; then one alone
+    ("A", 3.0, "x"),
+    ("B", 1.0, "x"),
+    ("C", INF, "x"),
+    ("D", None, None),
+    ("E", 5.0, None),
+    ("F", 1.0, "y"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("CSRank($close)", [0.75, 0.375, None, None, 1.0, 0.375]),
+        ("CSRank($close,$sector)", [1.0, 0.5, None, None, None, 1.0]),
+        ("CSDemean($close)", [0.5, -1.5, None, None, 2.5, -1.5]),
+        ("CSZScore($close,$sector)", [math.sqrt(0.5), -math.sqrt(0.5), None, None, None, None]),
+        ("CSScale($close)", [0.3, 0.1, None, None, 0.5, 0.1]),
+        ("2*CSRank(CSDemean($close)+$close)-1", [0.5, -0.25, None, None, 1.0, -0.25]),
+        ("Mean(CSScale($close*0),3)", [None] * 6),
+    ],
+)
+def test_a_cross_section_is_over_the_symbols_that_have_a_value(text: str, expected: list[float | None]) -> None:
+    keys = pl.DataFrame(SECTION, schema={"symbol": pl.String, "close": pl.Float64, "sector": pl.String}, orient="row")
+    panel = keys.with_columns(session=pl.lit(DAYS[0]))
+    assert compute({"x": text}, panel, dtype=pl.Float64)["x"].to_list() == pytest.approx(expected)
 
 
 def test_a_symbol_does_not_see_its_neighbours(make_panel: Callable[..., pl.DataFrame], every_operator: dict[str, str]) -> None:

@@ -44,7 +44,9 @@ def test_an_expression_becomes_its_node(text: str, node: object) -> None:
         ("", 1, "a factor expression"),
         ("Mean($close, 5", 5, "never closed"),
         ("$close @ 5", 8, "'@'"),
-        ("$close + $clsoe", 10, "$clsoe"),
+        ("$close + $clsoe", 10, "found $clsoe; perhaps $close"),
+        ("Meen($close, 5)", 1, "found Meen; perhaps Mean"),
+        ("Xyzzy($close)", 1, "found Xyzzy; use one of them"),
         ("  $close + $clsoe", 12, "$clsoe"),
         ("$$close", 1, "$$close"),
         ("close", 1, "one of $open"),
@@ -86,6 +88,7 @@ def test_what_is_not_in_the_language_is_refused_with_its_position(text: str, pos
     with pytest.raises(FactorError, match=re.escape(words)) as refused:
         parse(text)
     assert f"at position {position}, found" in str(refused.value)
+    assert refused.value.position == position
 
 
 @given(
@@ -102,6 +105,11 @@ def test_any_text_is_parsed_or_refused_and_nothing_else(parts: list[str]) -> Non
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(FactorError, match="nested"):
         parse("(" * 900 + "$close" + ")" * 900)
+
+
+def test_nested_deltas_are_refused_before_they_double_out_of_hand() -> None:
+    with pytest.raises(FactorError, match=r"at most 10000 parts.*nested Delta doubles"):
+        parse("Delta(" * 90 + "$close" + ",1)" * 90)
 
 
 @pytest.mark.parametrize(

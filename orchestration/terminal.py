@@ -1,0 +1,44 @@
+"""How every command talks: two consoles, one look of progress bars and tables, dates as people type them."""
+
+from datetime import date
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from quant.errors import InputError, expected
+
+out = Console(soft_wrap=False)
+err = Console(stderr=True)
+LABEL_WIDTH = 46
+
+
+def parse_session(text: str, where: str) -> date:
+    """A date typed by a person."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise InputError(expected("a date as YYYY-MM-DD", found=repr(text), where=where, do="write it like 2013-02-01")) from None
+
+
+def bars() -> Progress:
+    """The one look of progress bars."""
+    columns = (TextColumn(f"{{task.description:<{LABEL_WIDTH}}}"), BarColumn(bar_width=36), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err)
+
+
+def print_rows(rows: list[list[str]], columns: list[str]) -> None:
+    """A table if it fits the width of the terminal, else one block a row: a number is never cut."""
+    widths = [max(len(name), *(len(row[place]) for row in rows), 1) if rows else len(name) for place, name in enumerate(columns)]
+    if sum(widths) + 3 * len(widths) + 1 <= out.width:
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+        return
+    label = max(map(len, columns))
+    for number, row in enumerate(rows, start=1):
+        out.print(f"-- row {number}", highlight=False)
+        for name, value in zip(columns, row, strict=True):
+            out.print(f"{name:<{label}}  {escape(value)}", highlight=False, soft_wrap=True)
