@@ -10,13 +10,14 @@ import dagster as dg
 
 from adapters.brokers.simulated import SimulatedExchange
 from adapters.clock import SystemClock
+from adapters.factor_library import load_library
 from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
 from assets import factor_report, features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
 from orchestration.root import at_work
 from orchestration.schedules import after_close
-from orchestration.settings import FilesSourceSettings, Settings, data_root, load_library, load_settings, profile_path
+from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings

@@ -33,7 +33,7 @@ _MEANINGS = {
     "calendar.paper_start": "sessions before it are history, from it on daily sessions",
     "calendar.end": "last session, if the source is to end earlier",
     "strategy.name": "folder under strategies/",
-    "strategy.factors": 'TOML file of factors of your own, `name = "expression"`: columns of table user_factors; none: there are none',
+    "strategy.factors": "TOML or Python file of factors of your own (name -> expression), columns of table user_factors; or none",
     "strategy.features": "what the model reads; none: alpha158+library with a library, else alpha158",
     "model.label": "return to predict: next open to the open after, or close to next close",
     "model.label_scale": "labels as they are, or centred and scaled within their session",

@@ -2,7 +2,6 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -12,8 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from quant.errors import InputError, expected
-from quant.factors.expression import parse
-from quant.factors.reach import refuse_lookahead
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
 from quant.quality.gate import GateSettings
@@ -160,21 +157,6 @@ def _parsed(path: Path, environment: tuple[tuple[str, str], ...]) -> Settings:
         return Settings(**profile)
     except ValidationError as error:
         raise InputError(_explained(error, path)) from None
-
-
-def load_library(path: Path) -> Mapping[str, str]:
-    """Name -> expression of a TOML file; InputError for what is no such file, FactorError and LookaheadError for a bad expression."""
-    try:
-        library = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(expected("a factor library", found="no such file", where=str(path), do="correct [strategy] factors")) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(expected("a TOML file", found=str(error), where=str(path), do="fix that line")) from None
-    for name, text in library.items():
-        if not isinstance(text, str):
-            raise InputError(expected("an expression", found=repr(text), where=f"{name} of {path}", do='write it as NAME = "$close"'))
-        refuse_lookahead(name, parse(text))
-    return library
 
 
 def load_settings() -> Settings:
