@@ -7,7 +7,7 @@ import os
 import sys
 from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import Enum
 from functools import lru_cache
@@ -113,14 +113,16 @@ def evaluate(
     """
     frame = panel if isinstance(panel, pl.DataFrame) else pl.DataFrame(panel)
     floats = (name for name, kind in frame.schema.items() if kind == pl.Float64)
-    nodes = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
-    starts = _starts(frame, list(nodes.values()))
+    factors = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
+    nodes = factors.nodes
+    starts = _starts(frame, factors)
     if backend is Backend.POLARS:
         kept = frame["session"] >= since if since else pl.repeat(value=True, n=frame.height, eager=True)
         yield reference(nodes, frame, mode).filter(kept).cast(dict.fromkeys(nodes, dtype()))
         return
-    nodes, frame = _without_cross_sections(nodes, frame, mode)
-    yield frame.select("session", "symbol", *(pl.lit(None, dtype).alias(name) for name in nodes)).clear()
+    if factors.crossed:
+        nodes, frame = _without_cross_sections(nodes, frame, starts, mode)
+    yield pl.DataFrame(schema={"session": pl.Date, "symbol": pl.String, **dict.fromkeys(nodes, dtype)})
     yield from _batches(nodes, frame, starts, dtype, mode, since, threads or _cores(), batch_rows)
 
 
@@ -130,15 +132,30 @@ def warm() -> None:
     compute({"x": "$close"}, panel, threads=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Factors:
+    """Parsed expressions, and what they read: found out once, asked for every day."""
+
+    nodes: Mapping[str, Node]
+    fields: frozenset[str]
+    groups: frozenset[str]
+    crossed: bool
+
+
 @lru_cache(maxsize=64)
-def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *, allow_future: bool) -> Mapping[str, Node]:
+def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *, allow_future: bool) -> _Factors:
     for name in ("session", "symbol"):
         if name in dict(expressions):
             raise FactorError(expected("a name of its own", found=name, where="the factors' names", do="call the factor something else"))
     nodes = {name: parse(text, fields) for name, text in expressions}
     for name, node in nodes.items() if not allow_future else ():
         refuse_lookahead(name, node)
-    return nodes
+    return _Factors(
+        nodes=nodes,
+        fields=frozenset[str]().union(*(features(node) for node in nodes.values())),
+        groups=frozenset[str]().union(*(groups(node) for node in nodes.values())),
+        crossed=bool(_innermost(nodes.values())),
+    )
 
 
 def _cores() -> int:
@@ -232,18 +249,17 @@ def _frame(rows: pl.DataFrame, names: Sequence[str], starts: Integers, wanted: I
     return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(names, out, strict=True)])
 
 
-def _starts(panel: pl.DataFrame, nodes: Sequence[Node]) -> Integers:
+def _starts(panel: pl.DataFrame, factors: _Factors) -> Integers:
     """First row of every listing, then the number of rows. Raises ContractError if the panel is not what ``compute`` describes."""
-    fields = sorted(frozenset[str]().union(*(features(node) for node in nodes)))
-    needed: dict[str, object] = {"session": pl.Date, "symbol": pl.String, **dict.fromkeys(fields, pl.Float64)}
+    needed: dict[str, object] = {"session": pl.Date, "symbol": pl.String, **dict.fromkeys(sorted(factors.fields), pl.Float64)}
     for name, dtype in needed.items():
         if panel.schema.get(name) != dtype:
             found = panel.schema.get(name, "no such column")
             raise ContractError(expected(f"column {name} of {dtype}", found=found, where="a factor panel", do="use quant.factors.panel"))
-    for group in sorted(frozenset[str]().union(*(groups(node) for node in nodes)) - set(panel.columns)):
+    for group in sorted(factors.groups - set(panel.columns)):
         raise ContractError(expected(f"column {group} to group by", found="no such column", where="a factor panel", do="join it"))
     for key in ("session", "symbol", *(["listing"] if "listing" in panel.columns else [])):
-        for row in panel[key].is_null().arg_true()[:1]:
+        for row in panel[key].is_null().arg_true()[:1] if panel[key].null_count() else ():
             raise ContractError(expected(f"a {key} in every row", found=f"none in row {row}", where="a factor panel", do="fill or drop it"))
     runs = panel["symbol"].rle().struct.unnest()
     starts = np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64)
@@ -280,13 +296,14 @@ def _shares(before: Sequence[int], threads: int) -> list[tuple[int, int]]:
     return list(pairwise((0, *cuts, len(before) - 1)))
 
 
-def _without_cross_sections(nodes: Mapping[str, Node], panel: pl.DataFrame, mode: Mode) -> tuple[dict[str, Node], pl.DataFrame]:
+def _without_cross_sections(
+    nodes: Mapping[str, Node], panel: pl.DataFrame, starts: Integers, mode: Mode
+) -> tuple[dict[str, Node], pl.DataFrame]:
     """The same factors with every cross-section, innermost first, computed for the whole panel and read as one more column."""
     left = dict(nodes)
     while pending := _innermost(left.values()):
         names = {part: f"#{panel.width + number}" for number, part in enumerate(pending)}
         arguments = {name: part.arg for part, name in names.items()}
-        starts = _starts(panel, list(arguments.values()))
         batches = list(_batches(arguments, panel, starts, pl.Float64, mode, None, _cores(), BATCH_ROWS))
         values = pl.concat(batches).select(list(arguments)) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
         panel = panel.with_columns(values.iter_columns())
