@@ -225,7 +225,7 @@ def to_parquet() -> None:
             writer = None
             for batch in evaluate(factors, bars):
                 table = batch.to_arrow()
-                writer = writer or pq.ParquetWriter(file.name, table.schema)
+                writer = writer or pq.ParquetWriter(file.name, table.schema, use_dictionary=["session", "symbol"])  # pyright: ignore[reportArgumentType]
                 writer.write_table(table)
                 written += table.num_rows
             assert writer is not None
