@@ -84,14 +84,19 @@ class Chain:
         start = ledger.begun(self.paper_book, through=session)
         if start is None or start.session != session:
             return None
+        where = f"session {session} of book {self.paper_book}"
+        try:
+            stored = json.loads(start.rules)
+        except json.JSONDecodeError:
+            do = "run later sessions here, or fill a new data root"
+            raise InputError(expected("a session booked with its settings", found="only their digest", where=where, do=do)) from None
         # A key that the stored rules do not know came with a later version: they had the effect of its default.
         defaults = _values(gate=GateSettings(), portfolio=PortfolioSettings(), costs=CostSettings(), risk=RiskSettings())
-        held = {**defaults, "[strategy] features": "alpha158", **json.loads(start.rules)}
+        held = {**defaults, "[strategy] features": "alpha158", **stored}
         known = {**{key: "none" for key in held if key.startswith(_FACTOR)}, **self.rules_in_force}
         other = [(key, held.get(key, "none"), value) for key, value in known.items() if held.get(key, "none") != value]
         if other:
             booked, found = (", ".join(f"{key} = {values[side]}" for key, *values in other) for side in (0, 1))
-            where = f"session {session} of book {self.paper_book}"
             do = "put them back to run this session again; later sessions take the new ones"
             raise InputError(expected(f"the settings that the session was booked under, {booked}", found=found, where=where, do=do))
         return start

@@ -153,7 +153,7 @@ def factor_report(open_it: Annotated[bool, typer.Option("--open", help="Open the
     with Workbench.opened() as bench:
         bench.require_history()
         with err.status("measuring factors"):
-            run_job(bench.defs, bench.instance, "factor_report", partition=None, watch=lambda step, done, note: None)
+            run_job(bench.defs, bench.instance, "factors", partition=None, watch=lambda step, done, note: None)
         bench.print_factors(out)
         page = bench.factor_page()
     if open_it:

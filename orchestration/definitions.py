@@ -263,7 +263,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
     )
     factors = dg.define_asset_job(
-        "factor_report",
+        "factors",
         selection=dg.AssetSelection.assets(factor_report.factor_report, outputs.warehouse),
         description="The report on factors, over the history that is there; then the warehouse, which shows its table.",
     )

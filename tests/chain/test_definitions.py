@@ -52,6 +52,10 @@ def test_every_resource_serves_its_port(defs: dg.Definitions):
     assert set(ports) | {"chain"} == set(defs.resources)
 
 
+def test_a_server_can_load_them(defs: dg.Definitions):
+    defs.get_repository_def().load_all_definitions()
+
+
 def test_partitions_are_the_exchange_sessions_up_to_the_end_of_a_finite_source(defs: dg.Definitions):
     keys = sessions(defs).get_partition_keys(current_time=datetime(2020, 1, 1, tzinfo=UTC))
     assert len(keys) == 20
@@ -204,7 +208,7 @@ def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_o
 
     everything = {key.to_user_string() for key in defs.resolve_asset_graph().executable_asset_keys}
     assert keys("daily") | keys("history") == everything - {"factor_report"}
-    assert keys("factor_report") == {"factor_report", "warehouse"}
+    assert keys("factors") == {"factor_report", "warehouse"}
     assert keys("daily") & keys("history") == {"warehouse"}
     assert date.fromisoformat("2013-02-01") == SETTINGS.calendar.paper_start
 
@@ -224,3 +228,12 @@ def test_a_setting_that_is_newer_than_the_booked_session_counts_as_its_default(d
                 chain.begun(bound.ledger, session)
         else:
             assert chain.begun(bound.ledger, session) == start
+
+
+def test_a_session_booked_before_settings_were_stored_is_refused_clearly(data_root: Path):
+    defs, session = build_definitions(SETTINGS, data_root, LATER), date(2013, 2, 1)
+    assert defs.resources is not None
+    with dg.build_resources({name: defs.resources[name] for name in ("chain", "ledger")}) as bound:
+        bound.ledger.begin(SessionStart(book="paper", session=session, decision_at=LATER.now(), rules="3f2a" * 16))
+        with pytest.raises(InputError, match="session 2013-02-01 of book paper, found only their digest"):
+            bound.chain.begun(bound.ledger, session)

@@ -166,7 +166,7 @@ def test_every_decision_used_only_rows_known_at_its_instant(ways: TwoWays):
 
 def test_the_report_on_factors_measures_what_was_known_before_the_paper_start(ways: TwoWays):
     root, last = ways.history, DAYS.previous(ways.window.history_to)
-    run_job(root.defs, root.instance, "factor_report", partition=None, watch=lambda step, done, note: None)
+    run_job(root.defs, root.instance, "factors", partition=None, watch=lambda step, done, note: None)
     told = root.table("factor_statistics")
     assert told["session"].unique().to_list() == [last]
     labels = root.lake.read("forward_returns", last=last)

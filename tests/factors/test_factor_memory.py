@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import pytest
 
 from quant.calendar import exchange_calendar
 from quant.factors import memory
@@ -24,7 +25,8 @@ def test_a_result_that_is_held_keeps_its_values_whatever_is_computed_after_it() 
     assert len({series[0] for series in held}) == 4
 
 
-def test_memory_that_nobody_holds_is_used_again() -> None:
+def test_memory_that_nobody_holds_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_blocks", [])
     first = memory.empty(3, 1000, np.float64)
     address = first.ctypes.data
     view = first[1]
