@@ -113,6 +113,8 @@ def evaluate(
     """
     frame = panel if isinstance(panel, pl.DataFrame) else pl.DataFrame(panel)
     floats = (name for name, kind in frame.schema.items() if kind == pl.Float64)
+    if threads is not None and threads < 1:
+        raise ContractError(expected("at least one thread", found=threads, where="threads", do="leave it out to use every core"))
     factors = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
     nodes = factors.nodes
     starts = _starts(frame, factors)

@@ -151,6 +151,11 @@ def test_a_feature_that_reaches_forward_is_refused_and_a_label_is_not() -> None:
     assert compute({"PEEK": "Ref($close,-1)"}, panel, allow_future=True)["PEEK"].to_list() == [2.0, None]
 
 
+def test_a_number_of_threads_below_one_is_refused() -> None:
+    with pytest.raises(ContractError, match="at least one thread in threads, found -1"):
+        compute({"x": "$close"}, pl.DataFrame(), threads=-1)
+
+
 def test_a_bad_expression_is_refused() -> None:
     with pytest.raises(FactorError, match="one of Abs"):
         compute({"x": "Meen($close,5)"}, pl.DataFrame())
