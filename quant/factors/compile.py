@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from bisect import bisect_left
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from enum import Enum
 from functools import lru_cache
-from itertools import pairwise
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -80,17 +79,7 @@ def compute(
     else is computed. Null: missing (Qlib's NaN); infinite where Qlib divides by zero. Raises FactorError for a bad expression,
     LookaheadError for one that reaches forward unless ``allow_future``, ContractError for a panel that is not as described.
     """
-    batches = evaluate(
-        expressions,
-        panel,
-        dtype=dtype,
-        mode=mode,
-        allow_future=allow_future,
-        since=since,
-        threads=threads,
-        batch_rows=sys.maxsize,
-        backend=backend,
-    )
+    batches = evaluate(expressions, panel, dtype=dtype, mode=mode, allow_future=allow_future, since=since, threads=threads, backend=backend)
     return pl.concat(batches, rechunk=False)
 
 
@@ -174,30 +163,63 @@ def _batches(
     threads: int,
     batch_rows: int,
 ) -> Iterator[pl.DataFrame]:
-    planned = plan(tuple(nodes.values()), mode)
     wanted = starts[:-1] if since is None else _first_rows(panel, starts, since)
     kept = np.concatenate([[0], np.cumsum(starts[1:] - wanted)])
-    longest = int((starts[1:] - wanted).max(initial=1))
-    workers = [_Worker(planned, longest) for _ in range(threads)]
-    with ThreadPoolExecutor(threads) as pool:
-        for first, last in _cuts(kept, batch_rows):
-            rows = panel[int(starts[first]) : int(starts[last])]
-            columns = np.empty((max(len(planned.fields), 1), rows.height))
-            for row, name in enumerate(planned.fields):
-                columns[row] = rows[name].fill_null(math.nan).to_numpy()
-            begins, wants, places = (
-                starts[first : last + 1] - starts[first],
-                wanted[first:last] - starts[first],
-                kept[first:last] - kept[first],
-            )
-            out = empty(len(nodes), int(kept[last] - kept[first]), np.float32 if dtype is pl.Float32 else np.float64)
-            jobs = [
-                pool.submit(worker.run, columns, begins[a : b + 1], wants[a:b], places[a:b], out)
-                for worker, (a, b) in zip(workers, _shares([*places.tolist(), out.shape[1]], threads), strict=True)
-            ]
-            for job in jobs:
-                job.result()
-            yield _frame(rows, list(nodes), begins, wants, out)
+    computation = _Computation(tuple(nodes), plan(tuple(nodes.values()), mode), panel, starts, wanted, dtype, threads)
+    batches = threads * -(-int(kept[-1]) // (threads * batch_rows))  # as many for every thread
+    pool = ThreadPoolExecutor(threads)
+    try:
+        begun: deque[Future[pl.DataFrame]] = deque()
+        for first, last in _cuts(kept, -(-int(kept[-1]) // max(batches, 1))):
+            begun.append(pool.submit(computation.frame, first, last))
+            if len(begun) > threads:
+                yield begun.popleft().result()
+        for batch in begun:
+            yield batch.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Computation:
+    """Some factors over a panel: a frame for any range of its listings, by as many threads at a time as there are workers."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        planned: Plan,
+        panel: pl.DataFrame,
+        starts: Integers,
+        wanted: Integers,
+        dtype: Floating,
+        threads: int,
+    ) -> None:
+        self._names, self._fields, self._panel, self._starts, self._wanted = names, planned.fields, panel, starts, wanted
+        self._kind = np.float32 if dtype is pl.Float32 else np.float64
+        self._workers: SimpleQueue[_Worker] = SimpleQueue()
+        longest = int((starts[1:] - wanted).max(initial=1))
+        for _ in range(threads):
+            self._workers.put(_Worker(planned, longest))
+
+    def frame(self, first: int, last: int) -> pl.DataFrame:
+        """The wanted rows of listings ``first`` to ``last`` with their keys, missing values as nulls."""
+        base = self._starts[first]
+        rows = self._panel[int(base) : int(self._starts[last])]
+        starts, wanted = self._starts[first : last + 1] - base, self._wanted[first:last] - base
+        sizes = starts[1:] - wanted
+        places = np.cumsum(sizes) - sizes
+        results = empty(len(self._names), int(sizes.sum()), self._kind)
+        columns = np.empty((max(len(self._fields), 1), rows.height))
+        for row, name in enumerate(self._fields):
+            columns[row] = rows[name].fill_null(math.nan).to_numpy()
+        worker = self._workers.get()
+        try:
+            worker.run(columns, starts, wanted, places, results)
+        finally:
+            self._workers.put(worker)
+        keys = rows.select("session", "symbol")
+        if results.shape[1] < keys.height:
+            keys = keys[np.arange(results.shape[1]) + np.repeat(wanted - places, sizes)]
+        return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(self._names, results, strict=True)])
 
 
 class _Worker:
@@ -241,16 +263,6 @@ class _Worker:
         run(dense, masked, *reach, columns, starts, wanted, offsets, single, double, self._chunk, self._patch)
 
 
-def _frame(rows: pl.DataFrame, names: Sequence[str], starts: Integers, wanted: Integers, out: Results) -> pl.DataFrame:
-    """Results of adjacent listings with their keys, missing values as nulls."""
-    keys = rows.select("session", "symbol")
-    if out.shape[1] < keys.height:
-        sizes = starts[1:] - wanted
-        before = np.cumsum(sizes) - sizes
-        keys = keys[np.arange(out.shape[1]) + np.repeat(wanted - before, sizes)]
-    return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(names, out, strict=True)])
-
-
 def _starts(panel: pl.DataFrame, factors: _Factors) -> Integers:
     """First row of every listing, then the number of rows. Raises ContractError if the panel is not what ``compute`` describes."""
     needed: dict[str, object] = {"session": pl.Date, "symbol": pl.String, **dict.fromkeys(sorted(factors.fields), pl.Float64)}
@@ -290,12 +302,6 @@ def _cuts(kept: Integers, rows: int) -> Iterator[tuple[int, int]]:
         if kept[last] - kept[first] >= rows or (last == len(kept) - 1 and kept[last] > kept[first]):
             yield first, last
             first = last
-
-
-def _shares(before: Sequence[int], threads: int) -> list[tuple[int, int]]:
-    """Ranges of listings for each thread, with about the same number of rows; ``before`` counts the rows before each listing, then all."""
-    cuts = [bisect_left(before, before[-1] * part // threads) for part in range(1, threads)]
-    return list(pairwise((0, *cuts, len(before) - 1)))
 
 
 def _without_cross_sections(
