@@ -25,9 +25,10 @@ def main(host: str, port: str, folder: str) -> int:
     target = ["--module-name", MODULE, "--working-directory", ".", "--location-name", LOCATION]
     children: list[subprocess.Popen[bytes]] = []
     try:
+        # First and alone: a fresh SQLite home must be made by one process. Two of them race, and one dies.
+        if subprocess.run([sys.executable, "-m", "orchestration.instance"], check=False).returncode:
+            return 1
         children.append(_program("dagster", "code-server", "start", "--socket", str(code), *target, "--inject-env-vars-from-instance"))
-        # A fresh SQLite home must be made by one process: two of them race, and one dies.
-        subprocess.run([sys.executable, "-m", "orchestration.instance"], check=True)
         _wait_for(code, children[0])
         children.append(_program("dagster-webserver", "--host", host, "--port", port, "--workspace", str(workspace)))
         children.append(_program("dagster-daemon", "run", "--workspace", str(workspace)))

@@ -127,6 +127,20 @@ def test_definitions_that_do_not_load_are_told_and_leave_nothing_running(tmp_pat
 
 
 @pytest.mark.services
+def test_nothing_is_started_on_an_instance_that_is_not_in_order(tmp_path: Path) -> None:
+    history = Path(launcher.prepare_environment(tmp_path)["DAGSTER_HOME"]) / "history"
+    history.write_text("a file where a folder has to be", encoding="utf-8")
+    try:
+        with pytest.raises(launcher.ServerError, match=r"its processes ended(?s:.*)history") as told:
+            launcher.start(tmp_path, free_port())
+        assert "code proxy server" not in str(told.value)  # opens the instance, too: both at once make a fresh one twice
+        assert "code proxy server" not in (tmp_path / "dagster" / "logs" / "server.log").read_text(encoding="utf-8")
+        assert processes_of(tmp_path) == []
+    finally:
+        launcher.stop(tmp_path)
+
+
+@pytest.mark.services
 @pytest.mark.chaos
 def test_what_a_killed_supervisor_leaves_is_found_and_ended(tmp_path: Path) -> None:
     try:
