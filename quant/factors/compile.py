@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+from bisect import bisect_left
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from quant.errors import ContractError, FactorError, expected
+from quant.factors.columns import frame_of, values_of
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
 from quant.factors.kernels import LANES, LINE, MARGIN, run
@@ -24,6 +25,7 @@ from quant.factors.memory import empty
 from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
 from quant.factors.reference import reference
+from quant.factors.streaming import LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,9 +56,11 @@ class ArrowStream(Protocol):
         ...
 
 
-CHUNK = 600  # rows computed at a time: some two hundred registers of this length fit the second-level cache
+WORKING_BYTES = 2**20  # of all registers: what a second-level cache holds
+CHUNK = 256  # rows computed at a time at least, however many registers there are
 PATCH = 128  # the same for rows with missing values in their reach, of which there are few in a row
 BESIDE = 8  # listings of which only the last row is wanted are computed side by side
+YOUNG = 8  # listings' first rows, which the program for missing values computes, are computed in one go
 BATCH_ROWS = 131_072  # rows of a frame of evaluate, made in memory that is used again for the next but one
 
 
@@ -207,19 +211,21 @@ class _Computation:
         starts, wanted = self._starts[first : last + 1] - base, self._wanted[first:last] - base
         sizes = starts[1:] - wanted
         places = np.cumsum(sizes) - sizes
-        results = empty(len(self._names), int(sizes.sum()), self._kind)
-        columns = np.empty((max(len(self._fields), 1), rows.height))
+        height = int(sizes.sum())
+        results = empty(len(self._names), height - height % -LINE_BYTES, self._kind)
+        known = empty(len(self._names), results.shape[1] // 8, np.uint8)
+        columns = empty(max(len(self._fields), 1), rows.height, np.float64)
         for row, name in enumerate(self._fields):
-            columns[row] = rows[name].fill_null(math.nan).to_numpy()
+            columns[row] = values_of(rows[name])
         worker = self._workers.get()
         try:
-            worker.run(columns, starts, wanted, places, results)
+            worker.run(columns, starts, wanted, places, results, known)
         finally:
             self._workers.put(worker)
         keys = rows.select("session", "symbol")
-        if results.shape[1] < keys.height:
-            keys = keys[np.arange(results.shape[1]) + np.repeat(wanted - places, sizes)]
-        return keys.hstack([pl.Series(name, values, nan_to_null=True) for name, values in zip(self._names, results, strict=True)])
+        if height < keys.height:
+            keys = keys[np.arange(height) + np.repeat(wanted - places, sizes)]
+        return keys.hstack(frame_of(self._names, height, results, known))
 
 
 class _Worker:
@@ -227,40 +233,43 @@ class _Worker:
 
     def __init__(self, planned: Plan, longest: int) -> None:
         self._planned = planned
-        self._chunk, self._patch = min(CHUNK, longest), min(PATCH, longest)
-        self._dense = self._registers(planned.dense, self._chunk, BESIDE if longest == 1 else 1)
-        self._masked = self._registers(planned.masked, self._patch)
+        dense, masked, reach = planned.dense, planned.masked, planned.past + planned.future
+        self._chunk, self._patch = min(max(CHUNK, _fitting(dense) - reach), longest), min(PATCH, longest)
+        last = BESIDE * (planned.past + 1) if longest == 1 else 0
+        young = min(YOUNG * (planned.past + reach), _fitting(masked)) if longest > planned.past else 0
+        self._dense = _registers(dense, max(reach + self._chunk, last))
+        self._masked = _registers(masked, max(reach + self._patch, young))
 
-    def _registers(self, program: Program, rows: int, beside: int = 1) -> NDArray[np.float64]:
-        """Every register, those of constants filled, long enough for so many rows, or for one row of listings side by side."""
-        length = MARGIN + max(self._planned.past + self._planned.future + rows, beside * (self._planned.past + 1)) + LANES
-        length += -length % LINE
-        memory = np.zeros(program.registers * length + LINE)
-        first = -(memory.ctypes.data // memory.itemsize) % LINE  # every register begins with a cache line
-        registers = memory[first : first + program.registers * length].reshape(-1, length)
-        for number, value in program.presets.items():
-            registers[number] = value
-        return registers
-
-    def run(self, columns: NDArray[np.float64], starts: Integers, wanted: Integers, offsets: Integers, out: Results) -> None:
-        """Fill the rows of ``out`` from ``offsets`` on for some listings; see quant.factors.kernels.run."""
+    def run(
+        self, columns: NDArray[np.float64], starts: Integers, wanted: Integers, offsets: Integers, out: Results, known: NDArray[np.uint8]
+    ) -> None:
+        """Fill the rows of ``out`` and the bits of ``known`` from ``offsets`` on for some listings; see quant.factors.kernels.run."""
         planned = self._planned
         dense, masked = (
-            (
-                program.code,
-                program.constants,
-                program.wires,
-                program.field_registers,
-                registers.reshape(-1),
-                registers.shape[1],
-                out.shape[1],
-            )
+            (program.code, program.constants, program.wires, program.field_registers, registers.reshape(-1), registers.shape[1])
             for program, registers in ((planned.dense, self._dense), (planned.masked, self._masked))
         )
-        reach = planned.past, planned.future
         single = out.view(np.float32).reshape(-1) if out.dtype == np.float32 else np.empty(0, np.float32)
         double = out.view(np.float64).reshape(-1) if out.dtype == np.float64 else np.empty(0, np.float64)
-        run(dense, masked, *reach, columns, starts, wanted, offsets, single, double, self._chunk, self._patch)
+        results = single, double, known.reshape(-1), out.shape[1]
+        run(dense, masked, planned.past, planned.future, columns, starts, wanted, offsets, results, self._chunk, self._patch)
+
+
+def _fitting(program: Program) -> int:
+    """How many rows of all its registers are WORKING_BYTES."""
+    return WORKING_BYTES // (8 * program.registers)
+
+
+def _registers(program: Program, rows: int) -> NDArray[np.float64]:
+    """Every register, those of constants filled, long enough for so many rows."""
+    length = MARGIN + rows + LANES
+    length += -length % LINE
+    memory = np.zeros(program.registers * length + LINE)
+    first = -(memory.ctypes.data // memory.itemsize) % LINE  # every register begins with a cache line
+    registers = memory[first : first + program.registers * length].reshape(-1, length)
+    for number, value in program.presets.items():
+        registers[number] = value
+    return registers
 
 
 def _starts(panel: pl.DataFrame, factors: _Factors) -> Integers:
@@ -297,11 +306,11 @@ def _first_rows(panel: pl.DataFrame, starts: Integers, since: date) -> Integers:
 
 def _cuts(kept: Integers, rows: int) -> Iterator[tuple[int, int]]:
     """Ranges of listings, each the shortest with at least ``rows`` rows; ``kept`` counts the rows before each listing."""
-    first = 0
-    for last in range(1, len(kept)):
-        if kept[last] - kept[first] >= rows or (last == len(kept) - 1 and kept[last] > kept[first]):
-            yield first, last
-            first = last
+    first, end = 0, len(kept) - 1
+    while kept[first] < kept[end]:
+        last = min(max(bisect_left(kept, kept[first] + rows), first + 1), end)
+        yield first, last
+        first = last
 
 
 def _without_cross_sections(

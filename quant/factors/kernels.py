@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+from quant.factors.streaming import drain, prefetch, stream, stream_quotient
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Singles = NDArray[np.float32]
     Integers = NDArray[np.int64]
-    # code, constants, wires, registers of the fields, the registers, length of a register, length of a result
-    Program = tuple[NDArray[np.int32], Floats, Integers, Integers, Floats, int, int]
+    Bits = NDArray[np.uint8]
+    # code, constants, wires, registers of the fields, the registers, length of a register
+    Program = tuple[NDArray[np.int32], Floats, Integers, Integers, Floats, int]
+    # places for every factor, one after the other: of values in single or double precision, whichever is not empty; a bit for each, 1 where
+    # it is known; how many there are for a factor: a multiple of what a cache line holds
+    Results = tuple[Singles, Floats, Bits, int]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -115,6 +121,7 @@ BAD, EXISTS, POSITION = 0, 1, 2  # registers that are filled before a program ru
 FLAT = 2e-5  # Qlib: a deviation at most this big is none
 LINE = 8  # values in a cache line
 LANES = 32  # values that a loop takes at once
+STREAMED = 256  # values from which on a run of results is written past the cache
 MARGIN = LINE  # values at either end of a register that are nobody's: LINE before the rows, LANES after them
 _FLAT_SQUARE = FLAT * FLAT
 
@@ -495,34 +502,58 @@ def _shape(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int) -> Non
 
 
 @_compiled
-def _store(op: int, r: Floats, n: int, single: Singles, double: Floats, at: int, a: int, b: int) -> None:
-    """Into whichever of the two results there is: one machine code for both is half the time to compile."""
-    x = r[a : a + n]
-    y = r[b : b + n]
-    if len(single):
-        d = single[at : at + n]
-        if op == Op.STORE:
-            for p in range(n):
-                d[p] = x[p]
-        else:
-            for p in range(n):
-                d[p] = x[p] / y[p]
+def _store_lines(op: int, r: Floats, n: int, a: int, b: int, out: Singles | Floats, known: Bits, at: int, lanes: int, further: int) -> None:
+    """``_store`` of many values: whole cache lines, which begin where ``lanes`` divides the place, go past the cache."""
+    prefetch(out, at + further)
+    prefetch(out, at + further + n - 1)
+    head = -at % lanes
+    lines = (n - head) // lanes
+    if op == Op.STORE:
+        stream(out, at + head, known, r, a + head, lines)
     else:
-        e = double[at : at + n]
-        if op == Op.STORE:
-            for p in range(n):
-                e[p] = x[p]
-        else:
-            for p in range(n):
-                e[p] = x[p] / y[p]
+        stream_quotient(out, at + head, known, r, a + head, lines, b + head)
+    if head:
+        _store(op, r, head, a, b, out, known, at, 0)
+    done = head + lines * lanes
+    if done < n:
+        _store(op, r, n - done, a + done, b + done, out, known, at + done, 0)
 
 
 @_compiled
-def _load(program: Program, panel: Floats, first: int, last: int, start: int, end: int, masked: bool) -> None:
-    """Rows ``first`` to ``last`` of every field, missing outside the listing's rows ``start`` to ``end``."""
+def _store(op: int, r: Floats, n: int, a: int, b: int, out: Singles | Floats, known: Bits, at: int, further: int) -> None:
+    """a, or a over b, into ``out`` from place ``at`` on, and a bit for each into ``known``; next comes what lies ``further`` on."""
+    if n > LINE:
+        for place in range(at, at + n + LINE, LINE):
+            prefetch(out, place + further)
+    d = out[at : at + n]
+    x = r[a : a + n]
+    y = r[b : b + n]
+    missing = 0
+    if op == Op.STORE:
+        for p in range(n):
+            v = x[p]
+            d[p] = v
+            missing |= 1 if v != v else 0
+    else:
+        for p in range(n):
+            v = x[p] / y[p]
+            d[p] = v
+            missing |= 1 if v != v else 0
+    for byte in range(at >> 3, (at + n + 7) >> 3):
+        begin, end = max(at - 8 * byte, 0), min(at + n - 8 * byte, 8)
+        known[byte] |= (255 >> (8 - end + begin)) << begin
+    if missing:
+        for p in range(n):
+            if d[p] != d[p]:
+                known[(at + p) >> 3] &= ~(1 << ((at + p) & 7))
+
+
+@_compiled
+def _load(program: Program, panel: Floats, first: int, last: int, start: int, end: int, masked: bool, at: int) -> None:
+    """Rows ``first`` to ``last`` of every field from place ``at`` of the registers on; missing outside ``start`` to ``end``."""
     fields, r, length = program[3], program[4], program[5]
     for f in range(len(fields)):
-        base = fields[f] * length + MARGIN - first
+        base = fields[f] * length + MARGIN + at - first
         for row in range(first, min(start, last)):
             r[base + row] = np.nan
         for row in range(max(first, start), min(last, end)):
@@ -530,7 +561,7 @@ def _load(program: Program, panel: Floats, first: int, last: int, start: int, en
         for row in range(max(first, end), last):
             r[base + row] = np.nan
     for row in range(first, last):
-        p = MARGIN + row - first
+        p = MARGIN + at + row - first
         if masked:
             r[EXISTS * length + p] = 1.0 if (row >= start) & (row < end) else 0.0
             r[POSITION * length + p] = float(max(row - start + 1, 0))
@@ -553,9 +584,12 @@ def _load_beside(program: Program, panel: Floats, last: Integers, pad: int) -> N
 
 
 @_inlined
-def _execute(program: Program, pad: int, count: int, beside: int, single: Singles, double: Floats, at: int) -> None:
-    """Run ``program`` for ``count`` rows of ``beside`` listings, whose results begin at ``at`` of each."""
-    code, constants, wires, _, r, length, total = program
+def _execute(program: Program, pad: int, count: int, beside: int, each: int, apart: int, at: Integers, results: Results) -> None:
+    """Run ``program`` for ``count`` rows of ``beside`` listings. The ``each`` values of a result from every ``apart``-th row on belong into
+    the next of the places ``at``.
+    """
+    code, constants, wires, _, r, length = program
+    single, double, known, rows = results
     for i in range(len(code)):
         op = int(code[i, 0])
         lag = code[i, 3] * (1 if op == Op.STORE or op == Op.STORE_QUOTIENT or op == Op.PICK else beside)
@@ -573,7 +607,18 @@ def _execute(program: Program, pad: int, count: int, beside: int, single: Single
             _simple(op, r, n, d, a, b, k)
             continue
         if op >= Op.STORE:
-            _store(op, r, count * beside, single, double, lag * total + at, a, code[i, FIRST_NOW + 1] * length + lo)
+            b = code[i, FIRST_NOW + 1] * length + lo
+            for j in range(len(at)):
+                place = lag * rows + at[j]
+                if len(single):
+                    if each >= STREAMED:
+                        _store_lines(op, r, each, a + j * apart, b + j * apart, single, known, place, 16, rows)
+                    else:
+                        _store(op, r, each, a + j * apart, b + j * apart, single, known, place, rows)
+                elif each >= STREAMED:
+                    _store_lines(op, r, each, a + j * apart, b + j * apart, double, known, place, 8, rows)
+                else:
+                    _store(op, r, each, a + j * apart, b + j * apart, double, known, place, rows)
             continue
         d1 = code[i, FIRST_OUT + 1] * length + lo
         a1 = code[i, FIRST_NOW + 1] * length + lo
@@ -625,6 +670,11 @@ def _next_dirty(bad: Floats, at: int, count: int, reach: int, patch: int) -> tup
 
     ``bad`` begins with the register BAD of a dense program that has run for ``count`` rows, which read ``reach`` other ones.
     """
+    dirty = 0
+    for p in range(MARGIN + at, MARGIN + count + reach):
+        dirty |= 1 if bad[p] != 0.0 else 0
+    if dirty == 0:
+        return count, count
     seen = -1
     begin = count
     for p in range(at, count + reach):
@@ -651,32 +701,26 @@ def run(
     starts: Integers,
     wanted: Integers,
     offsets: Integers,
-    single: Singles,
-    double: Floats,
+    results: Results,
     chunk: int,
     patch: int,
 ) -> None:
     """Compute the rows from ``wanted[i]`` on of every listing i (rows ``starts[i]`` to ``starts[i + 1]`` of ``panel``).
 
-    The results go into ``single`` or ``double``, whichever is not empty, those of listing i from ``offsets[i]`` on in each. Both programs
-    read ``pad`` earlier and ``ahead`` later rows. At most ``chunk`` rows are computed at a time, ``patch`` by the masked one.
+    They go into ``results`` from place ``offsets[i]`` of each factor on. Both programs read ``pad`` earlier and ``ahead`` later rows. At
+    most ``chunk`` rows are computed at a time, ``patch`` by the masked one.
     """
-    registers, length = dense[4], dense[5]
-    lanes = min(LANES, (length - MARGIN - LANES) // (pad + 1))
+    registers = dense[4]
+    last_lanes = min(LANES, (dense[5] - MARGIN - LANES) // (pad + 1)) if ahead == 0 else 0
+    apart = 2 * pad + ahead
+    young_lanes = (masked[5] - MARGIN - LANES) // apart if pad else 0
     start = end = row = base = checked = shift = 0
     i = group = beside = lane = 0
+    young = False
+    place = np.zeros(1, np.int64)
     while True:
         full = False
-        aside = 1
-        if lane < beside:  # the listings that were computed side by side
-            listing = group + lane
-            lane += 1
-            if not _dirty(registers, lane - 1, beside, pad):
-                continue
-            start, end, first, count = starts[listing], starts[listing + 1], wanted[listing], 1
-            row = checked = end
-            shift = offsets[listing] - first
-        elif checked < row:  # the dense program's last rows, looked through up to ``checked``
+        if checked < row:  # the dense program's last rows, looked through up to ``checked``
             begin, stop = _next_dirty(registers, checked - base, row - base, pad + ahead, patch)
             first, count, checked = base + begin, stop - begin, base + stop
             if count == 0:
@@ -695,37 +739,64 @@ def run(
                     count = min(count, start + pad - row)
             row += count
             checked = base if full else row
+        elif lane < beside:  # the listings that were computed side by side: what is left of them
+            listing = group + lane
+            lane += 1
+            start, end, first = starts[listing], starts[listing + 1], wanted[listing]
+            shift = offsets[listing] - first
+            row = base = checked = start + pad if young else end
+            if young or not _dirty(registers, lane - 1, beside, pad):
+                continue
+            count = 1
         elif i + 1 < len(starts):
-            beside = _together(starts, wanted, i, lanes, pad) if ahead == 0 else 0
+            young = _all_young(starts, wanted, i, young_lanes, pad + ahead)
+            beside = young_lanes if young else last_lanes if _all_last(starts, wanted, i, last_lanes, pad) else 0
             if beside:
-                group, lane, first, count, full, aside = i, 0, wanted[i], 1, True, beside
-                shift = offsets[i] - first
+                group, lane = i, 0
                 i += beside
+                if young:  # one after the other, as far apart as the program looks: none sees another
+                    for j in range(beside):
+                        first = wanted[group + j]
+                        _load(masked, panel, first - pad, first + pad + ahead, starts[group + j], starts[group + j + 1], True, j * apart)
+                    _execute(masked, pad, beside * apart - pad - ahead, 1, pad, apart, offsets[group:i], results)
+                else:
+                    _load_beside(dense, panel, wanted[group:i], pad)
+                    _execute(dense, pad, 1, beside, beside, 0, offsets[group : group + 1], results)
             else:
                 start, end, row = starts[i], starts[i + 1], wanted[i]
                 base = checked = row
                 shift = offsets[i] - row
                 i += 1
-                continue
+            continue
         else:
             break
         program = dense if full else masked
-        if aside > 1:
-            _load_beside(program, panel, wanted[group : group + beside], pad)
-        else:
-            _load(program, panel, first - pad, first + count + ahead, start, end, not full)
-        _execute(program, pad, count, aside, single, double, first + shift)
+        place[0] = first + shift
+        _load(program, panel, first - pad, first + count + ahead, start, end, not full, 0)
+        _execute(program, pad, count, 1, count, 0, place, results)
+    drain()
 
 
 @_compiled
-def _together(starts: Integers, wanted: Integers, first: int, lanes: int, pad: int) -> int:
-    """``lanes``, if so many listings from ``first`` on want their last row only and have all rows before it; else 0."""
+def _all_last(starts: Integers, wanted: Integers, first: int, lanes: int, pad: int) -> bool:
+    """Whether ``lanes`` listings from ``first`` on want their last row only and have all rows before it."""
     if lanes < 2 or first + lanes >= len(starts):
-        return 0
+        return False
     for i in range(first, first + lanes):
         if (wanted[i] + 1 != starts[i + 1]) | (wanted[i] - pad < starts[i]):
-            return 0
-    return lanes
+            return False
+    return True
+
+
+@_compiled
+def _all_young(starts: Integers, wanted: Integers, first: int, lanes: int, reach: int) -> bool:
+    """Whether ``lanes`` listings from ``first`` on want their first rows and are longer than ``reach``."""
+    if lanes < 2 or first + lanes >= len(starts):
+        return False
+    for i in range(first, first + lanes):
+        if (wanted[i] != starts[i]) | (starts[i] + reach > starts[i + 1]):
+            return False
+    return True
 
 
 @_compiled

@@ -76,6 +76,22 @@ def test_the_cut_into_chunks_changes_no_bit(
 
 
 @FEW
+@given(seed=SEED, dtype=st.sampled_from([pl.Float32, pl.Float64]))
+def test_long_listings_and_short_ones_have_the_same_bits(
+    make_panel: Callable[..., pl.DataFrame], factors: dict[str, str], seed: int, dtype: type[pl.Float32] | type[pl.Float64]
+) -> None:
+    panel = make_panel(
+        seed, symbols=9, rows=700, missing=0.01
+    )  # many rows are written past the cache, the first of several listings in one go
+    whole = compute(factors, panel, dtype=dtype, threads=1)
+    alone = [compute(factors, rows, dtype=dtype, threads=1) for rows in panel.partition_by("symbol", maintain_order=True)]
+    assert whole.equals(pl.concat(alone))
+    recent = panel["session"].unique().sort()[-100]
+    assert whole.filter(pl.col("session") >= recent).equals(compute(factors, panel, dtype=dtype, since=recent))
+    assert not any(whole[name].is_nan().any() for name in factors)
+
+
+@FEW
 @given(seed=SEED, cut=st.integers(0, 149))
 def test_appending_rows_never_changes_earlier_values(
     make_panel: Callable[..., pl.DataFrame], factors: dict[str, str], seed: int, cut: int
