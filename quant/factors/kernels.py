@@ -502,50 +502,14 @@ def _shape(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int) -> Non
 
 
 @_compiled
-def _store_lines(op: int, r: Floats, n: int, a: int, b: int, out: Singles | Floats, known: Bits, at: int, lanes: int, further: int) -> None:
-    """``_store`` of many values: whole cache lines, which begin where ``lanes`` divides the place, go past the cache."""
-    prefetch(out, at + further)
-    prefetch(out, at + further + n - 1)
-    head = -at % lanes
-    lines = (n - head) // lanes
-    if op == Op.STORE:
-        stream(out, at + head, known, r, a + head, lines)
-    else:
-        stream_quotient(out, at + head, known, r, a + head, lines, b + head)
-    if head:
-        _store(op, r, head, a, b, out, known, at, 0)
-    done = head + lines * lanes
-    if done < n:
-        _store(op, r, n - done, a + done, b + done, out, known, at + done, 0)
-
-
-@_compiled
 def _store(op: int, r: Floats, n: int, a: int, b: int, out: Singles | Floats, known: Bits, at: int, further: int) -> None:
     """a, or a over b, into ``out`` from place ``at`` on, and a bit for each into ``known``; next comes what lies ``further`` on."""
-    if n > LINE:
-        for place in range(at, at + n + LINE, LINE):
-            prefetch(out, place + further)
-    d = out[at : at + n]
-    x = r[a : a + n]
-    y = r[b : b + n]
-    missing = 0
+    for place in range(at, at + n + LINE - 1, LINE if n < STREAMED else n + LINE - 2):
+        prefetch(out, place + further)
     if op == Op.STORE:
-        for p in range(n):
-            v = x[p]
-            d[p] = v
-            missing |= 1 if v != v else 0
+        stream(out, at, known, r, a, n)
     else:
-        for p in range(n):
-            v = x[p] / y[p]
-            d[p] = v
-            missing |= 1 if v != v else 0
-    for byte in range(at >> 3, (at + n + 7) >> 3):
-        begin, end = max(at - 8 * byte, 0), min(at + n - 8 * byte, 8)
-        known[byte] |= (255 >> (8 - end + begin)) << begin
-    if missing:
-        for p in range(n):
-            if d[p] != d[p]:
-                known[(at + p) >> 3] &= ~(1 << ((at + p) & 7))
+        stream_quotient(out, at, known, r, a, n, b)
 
 
 @_compiled
@@ -611,12 +575,7 @@ def _execute(program: Program, pad: int, count: int, beside: int, each: int, apa
             for j in range(len(at)):
                 place = lag * rows + at[j]
                 if len(single):
-                    if each >= STREAMED:
-                        _store_lines(op, r, each, a + j * apart, b + j * apart, single, known, place, 16, rows)
-                    else:
-                        _store(op, r, each, a + j * apart, b + j * apart, single, known, place, rows)
-                elif each >= STREAMED:
-                    _store_lines(op, r, each, a + j * apart, b + j * apart, double, known, place, 8, rows)
+                    _store(op, r, each, a + j * apart, b + j * apart, single, known, place, rows)
                 else:
                     _store(op, r, each, a + j * apart, b + j * apart, double, known, place, rows)
             continue
