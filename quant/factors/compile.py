@@ -83,8 +83,10 @@ def compute(
     else is computed. Null: missing (Qlib's NaN); infinite where Qlib divides by zero. Raises FactorError for a bad expression,
     LookaheadError for one that reaches forward unless ``allow_future``, ContractError for a panel that is not as described.
     """
-    batches = evaluate(expressions, panel, dtype=dtype, mode=mode, allow_future=allow_future, since=since, threads=threads, backend=backend)
-    return pl.concat(batches, rechunk=False)
+    frames = [
+        *evaluate(expressions, panel, dtype=dtype, mode=mode, allow_future=allow_future, since=since, threads=threads, backend=backend)
+    ]
+    return frames[-1] if len(frames) <= 2 else pl.concat(frames[1:], rechunk=False)  # the first one is empty
 
 
 def evaluate(
@@ -117,8 +119,12 @@ def evaluate(
         return
     if factors.crossed:
         nodes, frame = _without_cross_sections(nodes, frame, starts, mode)
-    yield pl.DataFrame(schema={"session": pl.Date, "symbol": pl.String, **dict.fromkeys(nodes, dtype)})
-    yield from _batches(nodes, frame, starts, dtype, mode, since, threads or _cores(), batch_rows)
+        planned = plan(tuple(nodes.values()), mode)
+    else:
+        planned = _planned(factors, mode)
+    names = tuple(nodes)
+    yield _without_rows(names, dtype).clone()
+    yield from _batches(names, planned, frame, starts, dtype, since, threads or _cores(), batch_rows)
 
 
 def warm() -> None:
@@ -127,7 +133,9 @@ def warm() -> None:
     compute({"x": "$close"}, panel, threads=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(
+    frozen=True, slots=True, kw_only=True, eq=False
+)  # told apart by identity: a hash of all nodes takes as long as a session's values
 class _Factors:
     """Parsed expressions, and what they read: found out once, asked for every day."""
 
@@ -153,23 +161,33 @@ def _parsed(expressions: tuple[tuple[str, str], ...], fields: tuple[str, ...], *
     )
 
 
+@lru_cache(maxsize=64)
+def _planned(factors: _Factors, mode: Mode) -> Plan:
+    return plan(tuple(factors.nodes.values()), mode)
+
+
+@lru_cache(maxsize=64)
+def _without_rows(names: tuple[str, ...], dtype: Floating) -> pl.DataFrame:
+    return pl.DataFrame(schema={"session": pl.Date, "symbol": pl.String, **dict.fromkeys(names, dtype)})
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _batches(
-    nodes: Mapping[str, Node],
+    names: Sequence[str],
+    planned: Plan,
     panel: pl.DataFrame,
     starts: Integers,
     dtype: Floating,
-    mode: Mode,
     since: date | None,
     threads: int,
     batch_rows: int,
 ) -> Iterator[pl.DataFrame]:
     wanted = starts[:-1] if since is None else _first_rows(panel, starts, since)
     kept = np.concatenate([[0], np.cumsum(starts[1:] - wanted)])
-    computation = _Computation(tuple(nodes), plan(tuple(nodes.values()), mode), panel, starts, wanted, dtype, threads)
+    computation = _Computation(names, planned, panel, starts, wanted, dtype, threads)
     batches = threads * -(-int(kept[-1]) // (threads * batch_rows))  # as many for every thread
     pool = ThreadPoolExecutor(threads)
     try:
@@ -284,13 +302,14 @@ def _starts(panel: pl.DataFrame, factors: _Factors) -> Integers:
     for key in ("session", "symbol", *(["listing"] if "listing" in panel.columns else [])):
         for row in panel[key].is_null().arg_true()[:1] if panel[key].null_count() else ():
             raise ContractError(expected(f"a {key} in every row", found=f"none in row {row}", where="a factor panel", do="fill or drop it"))
-    runs = panel["symbol"].rle().struct.unnest()
-    starts = np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64)
+    runs = panel["symbol"].rle().struct
+    symbols = runs.field("value")
+    starts = np.concatenate([[0], np.cumsum(runs.field("len").to_numpy())]).astype(np.int64)
     session = panel["session"].to_physical().to_numpy()
-    backwards = np.flatnonzero(session[1:] <= session[:-1]) + 1
-    descending: Integers = starts[(runs["value"] <= runs["value"].shift()).arg_true().to_numpy()]
-    for row in sorted([*np.setdiff1d(backwards, starts).tolist(), *descending.tolist()])[:1]:
-        found = "{1} {0} out of order or twice".format(*panel.select("session", "symbol").row(row))
+    back = session[1:] <= session[:-1]
+    back[starts[1:-1] - 1] = False if symbols.is_sorted() else (symbols < symbols.shift())[1:].to_numpy()
+    for row in np.flatnonzero(back)[:1] + 1:
+        found = "{1} {0} out of order or twice".format(*panel.select("session", "symbol").row(int(row)))
         raise ContractError(expected("rows sorted by symbol and session", found=found, where="a factor panel", do="sort it"))
     if "listing" in panel.columns:
         relisted = (panel["listing"] != panel["listing"].shift()).arg_true().to_numpy()
@@ -321,7 +340,8 @@ def _without_cross_sections(
     while pending := _innermost(left.values()):
         names = {part: f"#{panel.width + number}" for number, part in enumerate(pending)}
         arguments = {name: part.arg for part, name in names.items()}
-        batches = list(_batches(arguments, panel, starts, pl.Float64, mode, None, _cores(), BATCH_ROWS))
+        planned = plan(tuple(arguments.values()), mode)
+        batches = list(_batches(tuple(arguments), planned, panel, starts, pl.Float64, None, _cores(), BATCH_ROWS))
         values = pl.concat(batches).select(list(arguments)) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
         panel = panel.with_columns(values.iter_columns())
         panel = panel.with_columns(cross_section(part.op, pl.col(name), part.group).alias(name) for part, name in names.items())
