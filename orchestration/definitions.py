@@ -43,6 +43,7 @@ def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
         convention=files.convention,
         absent=frozenset(files.absent),
         bad_rows=BadRows(files.bad_rows),
+        grows=files.grows,
         publish_delay_minutes=files.publish_delay_minutes,
         universe=universe,
         calendar=calendar,

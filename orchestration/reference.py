@@ -27,6 +27,7 @@ _MEANINGS = {
     "source.files.convention": "how the vendor turns a dividend into a price factor: 1 - D / previous close, or C / (C + D) on the ex-date",
     "source.files.absent": "optional columns (vwap) that the files have, but empty; a column that is not there needs no entry",
     "source.files.bad_rows": "refuse the whole file, or let the gate keep bad rows out",
+    "source.files.grows": "new files will come, so every session has a partition and a scheduled run; else it ends with what it has",
     "source.files.publish_delay_minutes": "from the close until the bars are there; the decision comes after it and before the next open",
     "calendar.exchange": "the exchange's calendar",
     "calendar.start": "first session of the history",

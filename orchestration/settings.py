@@ -43,6 +43,7 @@ class FilesSettings(_Section):
     convention: AdjustmentConvention = AdjustmentConvention.PREVIOUS_CLOSE
     absent: list[str] = Field(default_factory=list)
     bad_rows: Literal["refuse", "quarantine"] = "refuse"
+    grows: bool = False
     publish_delay_minutes: int = Field(
         default=30,
         ge=0,
