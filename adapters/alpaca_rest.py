@@ -145,7 +145,8 @@ class Reader:
         except InvalidHeader:
             raise  # a key that cannot be a header: asking again changes nothing
         except RequestException as error:
-            raise _NoReplyError(f"{type(error).__name__}: {str(error)[:_SHOWN]}") from None
+            cause = getattr(error.args[0], "reason", error) if error.args else error  # without the address, which is long
+            raise _NoReplyError(f"{type(error).__name__}: {str(cause)[:_SHOWN]}") from None
         finally:
             self._heed()
         if self._transport.status != 200 or not is_whole(body):

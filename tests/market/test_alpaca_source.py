@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from adapters.sources.alpaca import AlpacaKeys, AlpacaSource, Rename, names_of
 from quant.calendar import exchange_calendar
 from quant.errors import FeedFaultError, InputError, SourceUnavailableError
 from quant.ports import AdjustmentConvention
+from tests.conftest import REPOSITORY
 from tests.fakes.alpaca_server import KEY_ID, SECRET, AlpacaServer, Asked, Fault
 
 SESSIONS = exchange_calendar().sessions(date(2022, 5, 2), date(2022, 6, 30))
@@ -107,6 +110,11 @@ def test_nothing_is_asked_and_no_key_needed_before_the_first_question(opened: Op
     assert server.asked == []
     with pytest.raises(InputError, match="no keys"):
         source.bars(SESSIONS[0], SESSIONS[0])
+
+
+def test_the_source_loads_the_client_only_when_it_is_asked():
+    code = "import sys, adapters.sources.alpaca; sys.exit(bool({'alpaca', 'requests', 'stamina'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
 def test_keys_show_in_no_repr():
