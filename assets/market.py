@@ -25,7 +25,7 @@ def delivered_bars(source: BarSource, first: date, last: date, tell: Callable[[s
     parts = []
     for number, (begin, end) in enumerate(years, start=1):
         if len(years) > 1:
-            tell(f"bars of {begin.year} ({number} of {len(years)})")
+            tell(f"bars of {begin.year} ({number}/{len(years)})")
         parts.append(source.bars(begin, end))
     return pl.concat(parts)
 

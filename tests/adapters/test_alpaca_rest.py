@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 import stamina
 from alpaca.data.historical.stock import StockHistoricalDataClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters.alpaca_rest import Reader
 from adapters.sources.sample import SampleSource
@@ -30,6 +32,7 @@ QUERY = {
     "adjustment": "raw",
     "sort": "asc",
 }
+KEY = ["session", "symbol", "close"]
 PASSING = [fault for fault in Fault if fault not in {Fault.NONE, Fault.SILENT}]
 
 
@@ -95,6 +98,16 @@ def test_a_fault_in_the_middle_of_the_pages_costs_one_page_and_loses_none(server
     server.faults.extend([Fault.NONE, Fault.HALF, Fault.NONE, Fault.TOO_MANY])
     assert count(reader(server)) == ROWS.height
     assert [asked.query.get("page_token") for asked in server.asked] == [None, "4", "4", "8", "8", "12"]
+
+
+@settings(max_examples=15)
+@given(page_rows=st.integers(1, 20), faults=st.lists(st.sampled_from([*PASSING, Fault.NONE]), max_size=5))
+def test_whatever_the_pages_and_the_faults_every_row_comes_once(page_rows: int, faults: list[Fault]):
+    with AlpacaServer(bars=ROWS, page_rows=page_rows) as server:
+        server.faults.extend(faults)
+        pages = list(reader(server).pages("/stocks/bars", QUERY, "bars"))
+    closes = [(symbol, bar["t"][:10], bar["c"]) for page in pages for symbol, bars in page.items() for bar in bars]
+    assert closes == [(symbol, str(day), close) for day, symbol, close in ROWS.sort("symbol", "session").select(KEY).iter_rows()]
 
 
 def test_a_silent_server_is_given_up_on(server: AlpacaServer):

@@ -81,7 +81,7 @@ def test_the_history_from_alpaca_is_the_history_from_files_and_tells_how_far_it_
     for table in ("accepted_bars", "adjusted_bars", "bar_findings"):
         assert fetched.table(table).equals(read.table(table)), table
     assert fetched.table("raw_bars")["source"].unique().to_list() == ["alpaca"]
-    assert "bars of 2011 (2 of 3)" in said
+    assert "bars of 2011 (2/3)" in said
     kept = [path for path in (tmp_path / "fetched").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert kept == []
 
@@ -143,7 +143,7 @@ def test_a_long_range_is_asked_for_in_years_that_together_are_the_range():
     source = SampleSource()
     first, last = date(2010, 3, 15), date(2012, 2, 2)
     assert delivered_bars(source, first, last, said.append).equals(source.bars(first, last))
-    assert said == ["bars of 2010 (1 of 3)", "bars of 2011 (2 of 3)", "bars of 2012 (3 of 3)"]
+    assert said == ["bars of 2010 (1/3)", "bars of 2011 (2/3)", "bars of 2012 (3/3)"]
     assert delivered_bars(source, first, first, said.append).equals(source.bars(first, first))
     assert len(said) == 3
 
