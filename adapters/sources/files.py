@@ -243,7 +243,7 @@ def _whole_files(path: Path) -> list[Path]:
     if not path.exists():
         raise InputError(expected("a file or a folder", found="nothing", where=str(path), do="correct [source.files] in the profile"))
     listed = listed_digests(path if path.is_dir() else path.parent)
-    files = _data_files(path, listed) if path.is_dir() else [path]
+    files = _data_files(path, listed) if path.is_dir() else [file for file in (path,) if file.suffix in _SUFFIXES]
     if not files:
         raise InputError(expected(f"files ending in {' or '.join(_SUFFIXES)}", found="none", where=str(path), do="put the data there"))
     for file in files:

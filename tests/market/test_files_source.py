@@ -191,6 +191,12 @@ def test_an_empty_folder_is_refused(source: Callable[..., FilesSource], tmp_path
         source(tmp_path / "bars").bars(*EVER)
 
 
+def test_a_file_of_another_kind_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
+    (tmp_path / "bars.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"expected files ending in .parquet or .csv in .*bars.xlsx, found none"):
+        source(tmp_path / "bars.xlsx").bars(*EVER)
+
+
 def test_a_path_that_is_not_there_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
     with pytest.raises(InputError, match=r"expected a file or a folder in .*nowhere, found nothing"):
         source(tmp_path / "nowhere").bars(*EVER)
