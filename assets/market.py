@@ -1,5 +1,6 @@
 """Raw bars, corporate actions, the gate and adjustment: for a range of sessions (history) and for one (daily), by the same functions."""
 
+from collections.abc import Callable
 from datetime import date, datetime
 
 import dagster as dg
@@ -11,17 +12,28 @@ from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
-from quant.ports import Lake, Ledger
+from quant.ports import BarSource, Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
 from quant.tables import UTC_INSTANT
 
 WORST_ROWS = 10
 
 
-def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date) -> int:
+def delivered_bars(source: BarSource, first: date, last: date, tell: Callable[[str], None]) -> pl.DataFrame:
+    """What the source delivers for first..last, asked for a calendar year at a time: a long fetch tells how far it is."""
+    years = [(max(first, date(year, 1, 1)), min(last, date(year, 12, 31))) for year in range(first.year, last.year + 1)]
+    parts = []
+    for number, (begin, end) in enumerate(years, start=1):
+        if len(years) > 1:
+            tell(f"bars of {begin.year} ({number}/{len(years)})")
+        parts.append(source.bars(begin, end))
+    return pl.concat(parts)
+
+
+def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, tell: Callable[[str], None]) -> int:
     """Append what the source delivers for first..last and the lake does not hold yet; returns the number of new rows."""
     rows = raw_bar_rows(
-        chain.source.bars(first, last),
+        delivered_bars(chain.source, first, last, tell),
         facts=chain.source.facts,
         calendar=chain.calendar,
         received_at=chain.clock.now(),
@@ -142,7 +154,7 @@ def market_history(
 ) -> dg.MaterializeResult:
     """Bars, corporate actions, gate verdicts and adjusted bars of every session before the paper start."""
     first, last = chain.start, chain.history_last
-    new = ingest_bars(chain, lake, ledger, first, last)
+    new = ingest_bars(chain, lake, ledger, first, last, context.log.info)
     context.log.info(f"{new} new raw bars from {first} to {last}")
     actions = ingest_actions(chain, lake, ledger, first, last)
     known_by = chain.history_instant(lake, ledger)
@@ -183,7 +195,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         """The session's bars as received, append-only; a revision is a new row."""
         session = session_of(context)
         require_previous(chain, lake, session)
-        new = ingest_bars(chain, lake, ledger, chain.day_after_previous(session), session)
+        new = ingest_bars(chain, lake, ledger, chain.day_after_previous(session), session, context.log.info)
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
         return dg.MaterializeResult(metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new})
 

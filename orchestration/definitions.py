@@ -11,13 +11,14 @@ import dagster as dg
 from adapters.brokers.simulated import SimulatedExchange
 from adapters.clock import SystemClock
 from adapters.factor_library import load_library
+from adapters.sources.alpaca import AlpacaSource
 from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
 from assets import factor_report, features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
 from orchestration.root import at_work
 from orchestration.schedules import after_close
-from orchestration.settings import FilesSourceSettings, Settings, data_root, load_settings, profile_path
+from orchestration.settings import AlpacaSourceSettings, FilesSourceSettings, Settings, alpaca_keys, data_root, load_settings, profile_path
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
@@ -30,12 +31,26 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 
-def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
+def bar_source(settings: Settings, calendar: ExchangeCalendar, clock: Clock | None = None) -> BarSource:
     """The source that the profile names."""
-    universe = None if settings.source.universe == "all" else settings.source.universe
-    if not isinstance(settings.source, FilesSourceSettings):
+    source = settings.source
+    universe = None if source.universe == "all" else source.universe
+    if isinstance(source, AlpacaSourceSettings):
+        return AlpacaSource(
+            universe=source.universe,
+            keys=alpaca_keys,
+            calendar=calendar,
+            clock=clock or SystemClock(),
+            asof=source.alpaca.asof,
+            feed=source.alpaca.feed,
+            first_session=source.alpaca.first_session,
+            convention=source.alpaca.convention,
+            publish_delay_minutes=source.alpaca.publish_delay_minutes,
+            data_url=source.alpaca.data_url,
+        )
+    if not isinstance(source, FilesSourceSettings):
         return SampleSource(universe=universe)
-    files, folder = settings.source.files, profile_path().parent
+    files, folder = source.files, profile_path().parent
     return FilesSource(
         bars=folder / files.bars,
         actions=None if files.actions is None else folder / files.actions,
@@ -43,6 +58,7 @@ def bar_source(settings: Settings, calendar: ExchangeCalendar) -> BarSource:
         convention=files.convention,
         absent=frozenset(files.absent),
         bad_rows=BadRows(files.bad_rows),
+        grows=files.grows,
         publish_delay_minutes=files.publish_delay_minutes,
         universe=universe,
         calendar=calendar,
@@ -222,7 +238,7 @@ def build_definitions(settings: Settings, root: Path, clock: Clock) -> dg.Defini
 def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions:
 
     calendar = exchange_calendar(settings.calendar.exchange)
-    source = bar_source(settings, calendar)
+    source = bar_source(settings, calendar, clock)
     chain = build_chain(settings, source, clock)
     finite_end = last_session(settings, source, clock) if source.facts.finite or settings.calendar.end else None
     sessions = session_partitions(chain, finite_end)

@@ -14,20 +14,27 @@ from pydantic_core import PydanticUndefined
 from typer.models import CommandInfo
 
 from adapters.lake.delta import table_named
-from orchestration.settings import REPOSITORY, FilesSourceSettings, SampleSettings, Settings
+from orchestration.settings import REPOSITORY, AlpacaSourceSettings, FilesSourceSettings, SampleSettings, Settings
 from quant.tables import TABLES, Column
 from strategies.alpha_baseline.model import ModelSettings
 
 _MEANINGS = {
     "source.kind": "which source",
-    "source.universe": "all its symbols, or a list of them",
+    "source.universe": "all its symbols, or a list of them (of alpaca always a list)",
     "source.files.bars": "file or folder of Parquet or CSV, from the profile's folder",
     "source.files.actions": "the same for splits and dividends; none: there are none",
     "source.files.columns": 'their names to ours, where they differ: `{ date = "session" }`',
     "source.files.convention": "how the vendor turns a dividend into a price factor: 1 - D / previous close, or C / (C + D) on the ex-date",
     "source.files.absent": "optional columns (vwap) that the files have, but empty; a column that is not there needs no entry",
     "source.files.bad_rows": "refuse the whole file, or let the gate keep bad rows out",
+    "source.files.grows": "new files will come, so every session has a partition and a scheduled run; else it ends with what it has",
     "source.files.publish_delay_minutes": "from the close until the bars are there; the decision comes after it and before the next open",
+    "source.alpaca.asof": "day on which the universe's symbols were these companies' names; it stays. Or -: each symbol as it was traded",
+    "source.alpaca.feed": "sip: all exchanges; iex: one of them, about 2.5 % of the volume, also at once without a subscription",
+    "source.alpaca.first_session": "before it nothing is asked for",
+    "source.alpaca.convention": "how a dividend becomes a price factor here; the prices come raw",
+    "source.alpaca.publish_delay_minutes": "from the close until the bars are there; without a subscription sip has what is 15 minutes old",
+    "source.alpaca.data_url": "another address than Alpaca's own (a proxy, a test); https, or http on this machine",
     "calendar.exchange": "the exchange's calendar",
     "calendar.start": "first session of the history",
     "calendar.paper_start": "sessions before it are history, from it on daily sessions",
@@ -115,7 +122,7 @@ def settings_reference() -> str:
     for key, field in Settings.model_fields.items():
         kind = field.annotation
         if key == "source":
-            for name, model in (("sample", SampleSettings), ("files", FilesSourceSettings)):
+            for name, model in (("sample", SampleSettings), ("files", FilesSourceSettings), ("alpaca", AlpacaSourceSettings)):
                 parts += [f'\n## [source], kind = "{name}"\n', _doc(model), *_table("source", model)]
         elif key == "model":
             parts += [

@@ -74,4 +74,8 @@ def _claim(root: Path, settings: Settings) -> None:
 
 
 def _identity(settings: Settings) -> dict[str, object]:
-    return settings.model_dump(mode="json", include={"source": True, "calendar": {"exchange", "start", "paper_start"}})
+    return settings.model_dump(
+        mode="json",
+        include={"source": True, "calendar": {"exchange", "start", "paper_start"}},
+        exclude={"source": {"files": {"grows"}, "alpaca": {"data_url"}}},  # the same data, by another road
+    )

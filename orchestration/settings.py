@@ -6,10 +6,12 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from adapters.sources.alpaca import AlpacaKeys
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
@@ -43,6 +45,7 @@ class FilesSettings(_Section):
     convention: AdjustmentConvention = AdjustmentConvention.PREVIOUS_CLOSE
     absent: list[str] = Field(default_factory=list)
     bad_rows: Literal["refuse", "quarantine"] = "refuse"
+    grows: bool = False
     publish_delay_minutes: int = Field(
         default=30,
         ge=0,
@@ -57,6 +60,33 @@ class FilesSourceSettings(_Section):
     kind: Literal["files"]
     universe: Literal["all"] | list[str] = "all"
     files: FilesSettings
+
+
+class AlpacaSettings(_Section):
+    """Market data of an Alpaca account. Its keys come from the environment only: APCA_API_KEY_ID and APCA_API_SECRET_KEY."""
+
+    asof: date | Literal["-"]
+    feed: Literal["sip", "iex"] = "sip"
+    first_session: date = date(2016, 1, 4)
+    convention: AdjustmentConvention = AdjustmentConvention.PREVIOUS_CLOSE
+    publish_delay_minutes: int = Field(default=30, ge=0, le=16 * 60)
+    data_url: str | None = None
+
+    @field_validator("data_url")
+    @classmethod
+    def _keys_travel_encrypted(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "https://")
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"}):
+            raise ValueError("an address with https://, or http:// on this machine: the keys travel with every request")
+        return url
+
+
+class AlpacaSourceSettings(_Section):
+    """Source `alpaca`."""
+
+    kind: Literal["alpaca"]
+    universe: list[str]
+    alpaca: AlpacaSettings
 
 
 class CalendarSettings(_Section):
@@ -105,7 +135,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     name: str
-    source: Annotated[SampleSettings | FilesSourceSettings, Field(discriminator="kind")]
+    source: Annotated[SampleSettings | FilesSourceSettings | AlpacaSourceSettings, Field(discriminator="kind")]
     calendar: CalendarSettings
     strategy: StrategySettings = StrategySettings()
     model: dict[str, Any] = Field(default_factory=dict)
@@ -128,6 +158,18 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the profile."""
         return env_settings, init_settings
+
+
+def alpaca_keys() -> AlpacaKeys:
+    """Of the environment; InputError if there are none, or if one cannot be a key (it would end up in an error of the HTTP library)."""
+    names = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+    values = [os.environ.get(name, "").strip() for name in names]
+    wrong = {name: value for name, value in zip(names, values, strict=True) if not (value.isascii() and value.isprintable() and value)}
+    if wrong:
+        found = ", ".join(f"no {name}" if not value else f"{name} with a character that no key has" for name, value in wrong.items())
+        do = "export the key and the secret of your Alpaca account"
+        raise InputError(expected(" and ".join(names), found=found, where="the environment", do=do))
+    return AlpacaKeys(key_id=values[0], secret=values[1])
 
 
 def data_root() -> Path:

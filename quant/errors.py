@@ -18,6 +18,10 @@ class ContractError(InputError):
     """Fix: a frame does not have the columns, types or keys that its table declares."""
 
 
+class SourceUnavailableError(AftercloseError):
+    """Run again later: a source did not answer, or not completely, however often it was asked. Nothing of it was stored."""
+
+
 class FeedFaultError(AftercloseError):
     """Halt the session: too much of the feed is faulty to trust the rest."""
 

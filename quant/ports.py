@@ -62,7 +62,7 @@ class BarSource(Protocol):
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
         """session, symbol, open, high, low, close, volume, vwap (Date, String, Float64 ...) of sessions first..last; as delivered, faults
-        included. vwap is null where the source declares it absent.
+        included. vwap is null where the source declares it absent. InputError if there are sessions in the range and it has none of them.
         """
         ...
 

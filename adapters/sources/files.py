@@ -3,11 +3,17 @@
 bars = session, symbol, open, high, low, close, volume [, vwap]; actions = ex_date, symbol, kind (split | dividend), value (new shares per
 old; USD per share) [, pay_date]. Other columns are ignored. ``columns`` maps their names to ours for both: {"date": "session"} makes
 ``date`` the session of bars and the ex_date of actions.
+
+A folder may grow: before every question the source looks whether files came, went or changed, and if so reads all of them anew, in the
+order of their names. Files of a hidden or temporary name (.x, _x, ~x, x.parquet.tmp) are left alone; so are those that a SHA256SUMS beside
+them does not list yet. Where a digest is given (adapters.sources.checksums), a file is read only if it has it.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -17,6 +23,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 from polars.exceptions import PolarsError
 
+from adapters.sources.checksums import MANIFEST, SIDECAR, listed_digests, require_whole
+from adapters.sources.span import require_reachable
 from adapters.sources.universe import chosen_symbols
 from quant.errors import InputError, expected
 from quant.market.contracts import first_rows, is_unique
@@ -29,10 +37,12 @@ if TYPE_CHECKING:
 
     from quant.calendar import ExchangeCalendar
 
+_LOG = logging.getLogger(__name__)
 _SETTING = "[source.files]"
 _SUFFIXES = (".parquet", ".csv")
 _PRICES = ("open", "high", "low", "close", "vwap")
 _KINDS = ("split", "dividend")
+_FILE = "file"  # column of rows that are being read: the place of the file that they come from
 
 
 class BadRows(StrEnum):
@@ -50,16 +60,24 @@ class _Layout:
     columns: Mapping[str, pl.DataType]
     optional: str
     clock: str
+    key: tuple[str, ...]
 
 
 _DATE, _TEXT, _NUMBER = pl.Date(), pl.String(), pl.Float64()
 _NUMBERS = dict.fromkeys(("open", "high", "low", "close", "volume", "vwap"), _NUMBER)
-_BARS = _Layout(name="bars", columns={"session": _DATE, "symbol": _TEXT, **_NUMBERS}, optional="vwap", clock="session")
+_BARS = _Layout(
+    name="bars",
+    columns={"session": _DATE, "symbol": _TEXT, **_NUMBERS},
+    optional="vwap",
+    clock="session",
+    key=("session", "symbol"),
+)
 _ACTIONS = _Layout(
     name="actions",
     columns={"ex_date": _DATE, "symbol": _TEXT, "kind": _TEXT, "value": _NUMBER, "pay_date": _DATE},
     optional="pay_date",
     clock="ex_date",
+    key=("ex_date", "symbol", "kind"),
 )
 
 
@@ -73,7 +91,8 @@ class _File:
 
 
 class FilesSource:
-    """Bars and actions of files. Finite: it ends with its newest session. Nothing is read before the first question, and then once.
+    """Bars and actions of files. It ends with its newest session, and is finite unless it ``grows``. Nothing is read before the first
+    question, and again only if the files changed.
 
     ``absent`` may name vwap only (the other columns are needed); without it a file simply has no vwap column. A fault in structure
     (columns, types, all-null columns, keys without a date or a symbol, any fault in actions) is an InputError; ``bad_rows`` decides on
@@ -92,6 +111,7 @@ class FilesSource:
         absent: Collection[str] = (),
         bad_rows: BadRows = BadRows.REFUSE,
         universe: Sequence[str] | None = None,
+        grows: bool = False,
     ) -> None:
         if needed := sorted(set(absent) - {"vwap"}):
             raise InputError(expected("at most vwap", found=needed, where=_SETTING, do="only vwap can be absent"))
@@ -108,34 +128,51 @@ class FilesSource:
         self._declared_absent = frozenset(absent)
         self._bad_rows = bad_rows
         self._universe = universe
+        self._grows = grows
+        self._seen: _Seen = ()
 
     @property
     def facts(self) -> SourceFacts:
+        self._look()
         return SourceFacts(
             name="files",
             convention=self._convention,
             publish_delay_minutes=self._delay_minutes,
             absent=self._absent,
-            finite=True,
+            finite=not self._grows,
         )
 
     def first_session(self) -> date:
+        self._look()
         return self._sessions[0]
 
     def last_session(self, now: datetime) -> date:
         """Its newest session; a day still to come (a misprint that the gate will catch) does not count."""
+        self._look()
         return max((day for day in self._sessions if day <= now.date()), default=self._sessions[0])
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
+        self._look()
+        has, where = (self._sessions[0], self._sessions[-1]), str(self._paths["bars"])
+        require_reachable(first, last, has=has, calendar=self._calendar, where=where, do="put a file with their bars there")
         return self._bars.filter(pl.col("session").is_between(first, last))
 
     def actions(self, first: date, last: date) -> pl.DataFrame:
+        self._look()
         return self._actions.filter(pl.col("ex_date").is_between(first, last))
+
+    def _look(self) -> None:
+        """Forget what was read if a file came, went or changed since."""
+        seen = tuple(_listing(path) for path in self._paths.values() if path is not None)
+        if seen != self._seen:
+            for read in ("_files", "_absent", "_bars", "_actions", "_sessions"):
+                self.__dict__.pop(read, None)
+            self._seen = seen
 
     @cached_property
     def _files(self) -> dict[str, list[_File]]:
         opened = {
-            layout.name: [_opened(file, layout, self._columns) for file in _data_files(path)]
+            layout.name: [_opened(file, layout, self._columns) for file in _whole_files(path)]
             for layout in (_BARS, _ACTIONS)
             if (path := self._paths[layout.name]) is not None
         }
@@ -162,7 +199,7 @@ class FilesSource:
         _refuse(rows, _key_faults(_BARS), where=where)
         if self._bad_rows is BadRows.REFUSE:
             _refuse(rows, _bar_faults(self._calendar, self._absent), where=where)
-            _refuse_duplicates(rows, ("session", "symbol"), where=where)
+            _refuse_duplicates(rows, _BARS.key, where=where)
         return rows
 
     @cached_property
@@ -170,7 +207,7 @@ class FilesSource:
         rows = _read(self._files.get("actions", []), _ACTIONS, absent=frozenset())
         where = str(self._paths["actions"])
         _refuse(rows, {**_key_faults(_ACTIONS), **_action_faults(self._calendar)}, where=where)
-        _refuse_duplicates(rows, ("ex_date", "symbol", "kind"), where=where)
+        _refuse_duplicates(rows, _ACTIONS.key, where=where)
         return rows.filter(pl.col("symbol").is_in(self._bars["symbol"].unique().to_list())).sort("ex_date", "symbol", "kind")
 
     @cached_property
@@ -182,14 +219,48 @@ class FilesSource:
         return days
 
 
-def _data_files(path: Path) -> list[Path]:
-    """The file itself, or the .parquet and .csv files of a folder by name; hidden and half-written ones (dot, underscore) are not data."""
+_Seen = tuple[tuple[tuple[str, int, int], ...], ...]
+
+
+def _listing(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of everything that decides what is read; quickly, as it is asked before every question."""
+    if not path.is_dir():
+        beside = (path, path.with_name(path.name + SIDECAR), path.with_name(MANIFEST))
+        return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in beside if file.is_file())
+    found: list[tuple[str, int, int]] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            try:
+                stat = entry.stat()
+            except FileNotFoundError:
+                continue  # a temporary file that got its name just now: the next look sees it
+            found.append((entry.name, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+def _whole_files(path: Path) -> list[Path]:
+    """The file itself, or the data files of a folder by name; each one whole, as far as a digest beside it can tell."""
     if not path.exists():
         raise InputError(expected("a file or a folder", found="nothing", where=str(path), do="correct [source.files] in the profile"))
-    files = sorted(f for f in path.iterdir() if f.name[0] not in "._") if path.is_dir() else [path]
-    files = [file for file in files if file.suffix in _SUFFIXES]
+    listed = listed_digests(path if path.is_dir() else path.parent)
+    files = _data_files(path, listed) if path.is_dir() else [file for file in (path,) if file.suffix in _SUFFIXES]
     if not files:
         raise InputError(expected(f"files ending in {' or '.join(_SUFFIXES)}", found="none", where=str(path), do="put the data there"))
+    for file in files:
+        require_whole(file, None if listed is None else listed.get(file.name))
+    return files
+
+
+def _data_files(folder: Path, listed: Mapping[str, str] | None) -> list[Path]:
+    """The .parquet and .csv files of a folder by name. What looks like data and is not read is said."""
+    like_data = sorted(f for f in folder.iterdir() if f.is_file() and any(s in f.name for s in _SUFFIXES) and f.suffix != SIDECAR)
+    whole = [file for file in like_data if file.suffix in _SUFFIXES and file.name[0] not in "._~"]
+    files = [file for file in whole if listed is None or file.name in listed or file.with_name(file.name + SIDECAR).is_file()]
+    if gone := sorted(name for name in listed or () if name.endswith(_SUFFIXES) and not (folder / name).is_file()):
+        do = f"put it there, or write {MANIFEST} anew"
+        raise InputError(expected(f"file {gone[0]}, which {MANIFEST} lists", found="nothing", where=str(folder), do=do))
+    if left := {file.name for file in like_data} - {file.name for file in files}:
+        _LOG.warning("left alone in %s (hidden, temporary or not in its %s): %s", folder, MANIFEST, _listed(left))
     return files
 
 
@@ -251,7 +322,29 @@ def _fits(theirs: pl.DataType, ours: pl.DataType) -> bool:
 
 
 def _read(files: list[_File], layout: _Layout, *, absent: frozenset[str]) -> pl.DataFrame:
-    return pl.concat([pl.Schema(layout.columns).to_frame(eager=True), *(_rows(file, layout, absent) for file in files)])
+    read = [_rows(file, layout, absent).with_columns(pl.lit(place, pl.UInt32).alias(_FILE)) for place, file in enumerate(files)]
+    rows = pl.concat([pl.Schema({**layout.columns, _FILE: pl.UInt32()}).to_frame(eager=True), *read])
+    return (rows if len(files) < 2 else _one_file_a_key(rows, layout, files)).drop(_FILE)
+
+
+def _one_file_a_key(rows: pl.DataFrame, layout: _Layout, files: list[_File]) -> pl.DataFrame:
+    """``rows`` without what a later file repeats of an earlier one. Which of two that differ counts, nobody could tell: InputError. Rows
+    that share their key within one file stay as they are.
+    """
+    keys, place = rows.select(layout.key), pl.col(_FILE)
+    if is_unique(keys):
+        return rows
+    shared = rows.filter(keys.is_duplicated()).filter(place.n_unique().over(layout.key) > 1)
+    if shared.is_empty():
+        return rows
+    content = pl.struct(list(layout.columns)).n_unique().over(layout.key)
+    if (bad := shared.filter(content > 1).sort(*layout.key, _FILE)).height:
+        one = bad.join(bad.head(1), on=layout.key, how="semi", nulls_equal=True)
+        names = " and ".join(file.path.name for at, file in enumerate(files) if at in one[_FILE])
+        what = f"one row for each {', '.join(layout.key)} in all files together"
+        found = f"{first_rows(one.drop(_FILE))} ({bad.select(layout.key).n_unique()} such keys)"
+        raise InputError(expected(what, found=found, where=f"{files[0].path.parent}: {names}", do="keep it in one of them"))
+    return rows.filter(place == place.min().over(layout.key))
 
 
 def _rows(file: _File, layout: _Layout, absent: frozenset[str]) -> pl.DataFrame:

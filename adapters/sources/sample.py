@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from adapters.sources.span import require_reachable
 from adapters.sources.universe import chosen_symbols
+from quant.calendar import exchange_calendar
 from quant.ports import AdjustmentConvention, SourceFacts
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ class SampleSource:
         return self._bars["session"][-1]
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
+        has = (self._bars["session"][0], self._bars["session"][-1])
+        require_reachable(first, last, has=has, calendar=exchange_calendar(), where="source sample", do="ask for what it has")
         return self._bars.filter(pl.col("session").is_between(first, last))
 
     def actions(self, first: date, last: date) -> pl.DataFrame:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import struct
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +12,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from adapters.sources import files
 from adapters.sources.files import BadRows, FilesSource
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVER = (date(1990, 1, 1), date(2030, 1, 1))
-THURSDAY, FRIDAY, SATURDAY = date(2013, 2, 28), date(2013, 3, 1), date(2013, 3, 2)
+THURSDAY, FRIDAY, SATURDAY, MONDAY = date(2013, 2, 28), date(2013, 3, 1), date(2013, 3, 2), date(2013, 3, 4)
 BARS = pl.DataFrame({
     "session": [THURSDAY, THURSDAY, FRIDAY, FRIDAY],
     "symbol": ["A", "B", "A", "B"],
@@ -187,6 +191,12 @@ def test_an_empty_folder_is_refused(source: Callable[..., FilesSource], tmp_path
         source(tmp_path / "bars").bars(*EVER)
 
 
+def test_a_file_of_another_kind_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
+    (tmp_path / "bars.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"expected files ending in .parquet or .csv in .*bars.xlsx, found none"):
+        source(tmp_path / "bars.xlsx").bars(*EVER)
+
+
 def test_a_path_that_is_not_there_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
     with pytest.raises(InputError, match=r"expected a file or a folder in .*nowhere, found nothing"):
         source(tmp_path / "nowhere").bars(*EVER)
@@ -266,8 +276,158 @@ def test_a_misprinted_future_date_does_not_move_the_end(source: Callable[..., Fi
     assert made.last_session(datetime(2024, 1, 1, tzinfo=UTC)) == FRIDAY
 
 
-def test_files_are_read_once(source: Callable[..., FilesSource], tmp_path: Path):
+def test_files_that_did_not_change_are_read_once(source: Callable[..., FilesSource], tmp_path: Path):
     made = source()
-    before = made.bars(*EVER)
-    (tmp_path / "bars.parquet").unlink()
+    before, path = made.bars(*EVER), tmp_path / "bars.parquet"
+    was = path.stat()
+    path.write_bytes(bytes(was.st_size))
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))  # a reader that looked again would see zeros
     assert_frame_equal(made.bars(*EVER), before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of two files of bars: Thursday's and Friday's."""
+    made = tmp_path / "bars"
+    made.mkdir()
+    BARS.head(2).write_parquet(made / "2013-02-28.parquet")
+    BARS.tail(2).write_parquet(made / "2013-03-01.parquet")
+    return made
+
+
+def test_a_new_file_is_picked_up_by_a_source_that_is_open(source: Callable[..., FilesSource], folder: Path):
+    made = source(folder, grows=True)
+    assert made.last_session(datetime(2024, 1, 1, tzinfo=UTC)) == FRIDAY
+    BARS.tail(2).with_columns(session=pl.lit(MONDAY)).write_csv(folder / "2013-03-04.csv")
+    assert made.last_session(datetime(2024, 1, 1, tzinfo=UTC)) == MONDAY
+    assert made.bars(MONDAY, MONDAY)["close"].to_list() == [11.0, 21.0]
+
+
+def test_a_changed_file_is_delivered_as_it_is_now(source: Callable[..., FilesSource], folder: Path):
+    made = source(folder, grows=True)
+    assert made.bars(FRIDAY, FRIDAY)["close"].to_list() == [11.0, 21.0]
+    changed(close=21.1).tail(2).write_parquet(folder / "2013-03-01.parquet")
+    assert made.bars(FRIDAY, FRIDAY)["close"].to_list() == [11.0, 21.1]
+
+
+def test_a_source_that_grows_is_not_finite(source: Callable[..., FilesSource], folder: Path):
+    assert not source(folder, grows=True).facts.finite
+    assert source(folder).facts.finite
+
+
+def test_a_session_whose_file_has_not_come_yet_is_an_error_and_not_a_day_without_trades(source: Callable[..., FilesSource], folder: Path):
+    with pytest.raises(InputError, match=r"sessions from 2013-02-28 to 2013-03-01 in .*bars, found 2013-03-04; put a file with their bars"):
+        source(folder, grows=True).bars(SATURDAY, MONDAY)
+
+
+def test_hidden_and_temporary_files_are_left_alone_with_a_word(
+    source: Callable[..., FilesSource], folder: Path, caplog: pytest.LogCaptureFixture
+):
+    for name in (".a.parquet", "_b.csv", "~c.parquet", "d.parquet.tmp", "e.csv.part", "notes.txt"):
+        (folder / name).write_bytes(b"half a file")
+    assert source(folder).bars(*EVER).height == 4
+    assert "(hidden, temporary or not in its SHA256SUMS): .a.parquet, _b.csv, d.parquet.tmp, e.csv.part, ~c.parquet" in caplog.text
+    assert "notes.txt" not in caplog.text
+
+
+@pytest.mark.parametrize("policy", BadRows)
+def test_a_row_that_two_files_tell_differently_is_an_error_that_names_both(
+    source: Callable[..., FilesSource], folder: Path, policy: BadRows
+):
+    changed(close=21.1).tail(1).write_csv(folder / "fix.csv")
+    message = (
+        r"one row for each session, symbol in all files .* in .*bars: 2013-03-01.parquet and fix.csv, found session=2013-03-01 symbol=B"
+    )
+    with pytest.raises(InputError, match=message):
+        source(folder, bad_rows=policy).bars(*EVER)
+
+
+def test_a_row_that_two_files_tell_alike_is_one_row(source: Callable[..., FilesSource], folder: Path):
+    BARS.slice(1, 2).write_csv(folder / "again.csv")
+    assert_frame_equal(source(folder).bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
+
+
+def test_a_row_that_one_file_has_twice_is_left_to_the_policy_for_rows_also_beside_other_files(
+    source: Callable[..., FilesSource], folder: Path
+):
+    pl.concat([BARS.tail(2), BARS.tail(1)]).write_parquet(folder / "2013-03-01.parquet")
+    BARS.tail(1).write_csv(folder / "again.csv")
+    assert source(folder, bad_rows=BadRows.QUARANTINE).bars(*EVER).height == 5
+    with pytest.raises(InputError, match=r"one row for each session, symbol in .*, found 2 rows"):
+        source(folder).bars(*EVER)
+
+
+def sums(folder: Path, *names: str) -> str:
+    """What `sha256sum NAMES` prints in the folder."""
+    return "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+
+
+def damaged(path: Path, how: str) -> None:
+    """Cut a file short, or flip one bit in the middle of its data."""
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        data = data[: len(data) * 2 // 3]
+    else:
+        data[len(data) // 4] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["truncated", "bit-flipped"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("beside", ["sidecar", "manifest"])
+def test_a_damaged_file_is_refused_by_its_digest_before_a_row_of_it_is_read(
+    source: Callable[..., FilesSource], folder: Path, beside: str, suffix: str, how: str, monkeypatch: pytest.MonkeyPatch
+):
+    bad = folder / f"more.{suffix}"
+    rows = BARS.with_columns(session=pl.lit(MONDAY)).head(1)
+    rows.write_parquet(bad) if suffix == "parquet" else rows.write_csv(bad)
+    if beside == "sidecar":
+        (folder / f"{bad.name}.sha256").write_text(sums(folder, bad.name))
+    else:
+        (folder / "SHA256SUMS").write_text(sums(folder, "2013-02-28.parquet", "2013-03-01.parquet", bad.name))
+    assert source(folder).bars(*EVER).height == 5
+    damaged(bad, how)
+
+    def opened(path: Path) -> pl.LazyFrame:
+        assert path != bad, "a damaged file was opened"
+        return scan(path)
+
+    scan = files._scan
+    monkeypatch.setattr(files, "_scan", opened)
+    with pytest.raises(
+        InputError, match=rf"expected SHA-256 [0-9a-f]{{64}} as .* has it in .*{bad.name}, found [0-9a-f]{{64}}; copy the file"
+    ):
+        source(folder).bars(*EVER)
+
+
+def test_a_bit_flipped_without_a_digest_would_have_been_read_as_another_number(source: Callable[..., FilesSource], tmp_path: Path):
+    path = tmp_path / "bars.parquet"
+    BARS.write_parquet(path, compression="uncompressed", statistics=False)
+    data = path.read_bytes()
+    at = data.index(struct.pack("<d", 20.5)) + 6
+    path.write_bytes(data[:at] + bytes([data[at] ^ 0x04]) + data[at + 1 :])
+    assert not source(path).bars(*EVER).drop("vwap").equals(BARS.cast({"volume": pl.Float64}))
+    path.with_name("bars.parquet.sha256").write_text(hashlib.sha256(data).hexdigest())
+    with pytest.raises(InputError, match="expected SHA-256"):
+        source(path).bars(*EVER)
+
+
+def test_a_file_that_the_manifest_does_not_list_yet_waits_and_one_that_it_lists_must_be_there(
+    source: Callable[..., FilesSource], folder: Path, caplog: pytest.LogCaptureFixture
+):
+    (folder / "SHA256SUMS").write_text(sums(folder, "2013-02-28.parquet"))
+    made = source(folder, grows=True)
+    assert set(made.bars(*EVER)["session"]) == {THURSDAY}
+    assert "2013-03-01.parquet" in caplog.text
+    (folder / "SHA256SUMS").write_text(sums(folder, "2013-02-28.parquet", "2013-03-01.parquet"))
+    assert set(made.bars(*EVER)["session"]) == {THURSDAY, FRIDAY}
+    (folder / "2013-02-28.parquet").unlink()
+    with pytest.raises(InputError, match=r"file 2013-02-28.parquet, which SHA256SUMS lists in .*bars, found nothing"):
+        made.bars(*EVER)
+
+
+@pytest.mark.parametrize(("name", "found"), [("SHA256SUMS", "line 1, found deadbeef"), ("2013-02-28.parquet.sha256", "found 'deadbeef")])
+def test_a_digest_that_is_none_is_told(source: Callable[..., FilesSource], folder: Path, name: str, found: str):
+    (folder / name).write_text("deadbeef  2013-02-28.parquet\n")
+    with pytest.raises(InputError, match=found):
+        source(folder).bars(*EVER)

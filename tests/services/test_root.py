@@ -62,3 +62,12 @@ def test_the_first_run_makes_a_root_its_sources_and_another_source_is_refused(tm
     require_same_data(tmp_path, settings())
     with pytest.raises(InputError, match="settings this data root was filled with"):
         require_same_data(tmp_path, settings('["AAPL", "IBM"]'))
+
+
+def test_a_root_stays_its_own_when_its_folder_begins_to_grow(tmp_path: Path) -> None:
+    files = PROFILE.format(universe='"all"').replace("sample", "files") + '[source.files]\nbars = "bars"\n'
+    with at_work(tmp_path, Settings(**tomllib.loads(files)), lambda why: None):
+        pass
+    require_same_data(tmp_path, Settings(**tomllib.loads(files + "grows = true\n")))
+    with pytest.raises(InputError, match="settings this data root was filled with"):
+        require_same_data(tmp_path, Settings(**tomllib.loads(files + "publish_delay_minutes = 5\n")))

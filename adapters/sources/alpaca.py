@@ -1,0 +1,363 @@
+"""Source ``alpaca``: raw daily bars and corporate actions of Alpaca's market data, from 2016 on, for a list of symbols.
+
+Names: a company that was renamed is one series under the name it has in the universe. ``asof`` is the day on which the universe's symbols
+were these companies' names; it stays as it is, so that what was loaded once comes back the same. "-" takes every symbol as it was traded,
+whoever had it.
+
+Daily bars: open and close are the first and last regular trades of the day, volume counts extended hours too. Feed ``sip`` is all
+exchanges; ``iex`` is one of them, about 2.5 % of the volume.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from adapters.sources.span import require_reachable
+from quant.errors import FeedFaultError, InputError, expected
+from quant.ports import AdjustmentConvention, SourceFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from adapters.alpaca_rest import Reader
+    from quant.calendar import ExchangeCalendar
+    from quant.ports import Clock
+
+_LOG = logging.getLogger(__name__)
+_WHERE = "source alpaca"
+_PAGE_ROWS = 10_000  # the most that a page of bars may have
+_PAGE_ACTIONS = 1000  # and of corporate actions
+_SYMBOLS_AT_ONCE = 200  # an address has to stay below 8 kB
+_LONGEST_CLOSURE = timedelta(days=14)
+_ANNOUNCED = timedelta(days=7)
+_PAID = timedelta(days=200)
+_RENAMES_IN_A_ROW = 5
+_RAW = {"t": pl.String(), **dict.fromkeys("ohlcv", pl.Float64()), "vw": pl.Float64()}
+_OURS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vw": "vwap"}
+_BARS = ["session", "symbol", *_OURS.values()]
+_ACTIONS = {"ex_date": pl.Date(), "symbol": pl.String(), "kind": pl.String(), "value": pl.Float64(), "pay_date": pl.Date()}
+_ASSETS = {
+    **dict.fromkeys(("symbol", "name", "exchange", "status"), pl.String()),
+    **dict.fromkeys(("tradable", "marginable", "shortable", "easy_to_borrow", "fractionable"), pl.Boolean()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlpacaKeys:
+    """Of one account. Not in its repr, so in no log and in no message."""
+
+    key_id: str = field(repr=False)
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rename:
+    """From ``day`` on, what was traded as ``old`` is traded as ``new``."""
+
+    day: date
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Name:
+    """A symbol under which a company traded from ``first`` to ``last``."""
+
+    symbol: str
+    first: date = date.min
+    last: date = date.max
+
+
+class AlpacaSource:
+    """Bars and actions of ``universe``. Never ends; a session can be had ``publish_delay_minutes`` after its close. Nothing is asked of
+    the network, and no key needed, before the first question.
+    """
+
+    def __init__(
+        self,
+        *,
+        universe: Sequence[str],
+        keys: Callable[[], AlpacaKeys],
+        calendar: ExchangeCalendar,
+        clock: Clock,
+        asof: date | Literal["-"],
+        first_session: date,
+        convention: AdjustmentConvention,
+        publish_delay_minutes: int,
+        feed: Literal["sip", "iex"] = "sip",
+        data_url: str | None = None,
+        trading_url: str | None = None,
+    ) -> None:
+        """The addresses replace Alpaca's own (those of the paper account), without a version."""
+        if not universe:
+            raise InputError(expected("symbols", found="none", where=f"universe of {_WHERE}", do="list them"))
+        self._universe = sorted(set(universe))
+        self._keys, self._calendar, self._clock = keys, calendar, clock
+        self._asof: date | Literal["-"] = asof
+        self._first = first_session
+        self._feed = feed
+        self._data_url, self._trading_url = data_url, trading_url
+        self._facts = SourceFacts(
+            name="alpaca", convention=convention, publish_delay_minutes=publish_delay_minutes, absent=frozenset(), finite=False
+        )
+        self._known: set[str] = set()
+
+    @property
+    def facts(self) -> SourceFacts:
+        return self._facts
+
+    def first_session(self) -> date:
+        return self._calendar.on_or_after(self._first)
+
+    def last_session(self, now: datetime) -> date:
+        """The newest session whose bars are out."""
+        today = self._calendar.on_or_before(now.astimezone(self._calendar.zone).date())
+        lately = self._calendar.sessions(today - _LONGEST_CLOSURE, today)
+        return max(day for day in lately if self._calendar.publish_at(day, self._facts.publish_delay_minutes) <= now)
+
+    def bars(self, first: date, last: date) -> pl.DataFrame:
+        has = (self.first_session(), self.last_session(self._clock.now()))
+        do = f"ask for what it has; a session comes {self._facts.publish_delay_minutes} minutes after its close"
+        if not require_reachable(first, last, has=has, calendar=self._calendar, where=_WHERE, do=do):
+            return pl.Schema({name: pl.Date() if name == "session" else _type(name) for name in _BARS}).to_frame(eager=True)
+        # A daily bar is stamped with its day's midnight: asking up to there, and not for minutes that no plan has yet.
+        rows = self._rows("1Day", self._universe, _midnight(first, self._calendar), _midnight(last, self._calendar))
+        self._require_known(set(self._universe) - set(rows["symbol"]))
+        session = pl.col("at").dt.convert_time_zone(self._calendar.zone.key).dt.date()
+        dated = rows.with_columns(session=session).select(_BARS)
+        return dated.filter(pl.col("session").is_between(first, last)).sort("session", "symbol", maintain_order=True)
+
+    def actions(self, first: date, last: date) -> pl.DataFrame:
+        """As the port has it. Dividends of one day are added up, splits multiplied. What Alpaca lists of other kinds (spin-offs, mergers,
+        redemptions, rights) is named in the log: nothing applies it.
+        """
+        names = self._names(first, last)
+        owners: dict[str, list[tuple[str, Name]]] = {}
+        for label, spans in names.items():
+            for name in spans:
+                owners.setdefault(name.symbol, []).append((label, name))
+        # Alpaca selects by the day on which it processes an action, which for a dividend is the day it is paid.
+        listed = self._listed_actions(sorted(owners), first - _ANNOUNCED, last + _PAID)
+        rows = [
+            (ex_date, label, kind, value, pay_date)
+            for ex_date, symbol, kind, value, pay_date in _dated_values(listed)
+            for label, name in owners.get(symbol, ())
+            if first <= ex_date <= last and name.first <= ex_date <= name.last
+        ]
+        frame = pl.DataFrame(rows, schema=_ACTIONS, orient="row")
+        value = pl.col("value")
+        one = pl.when(pl.col("kind").first() == "split").then(value.product()).otherwise(value.sum())
+        return frame.group_by("ex_date", "symbol", "kind").agg(one, pl.col("pay_date").max()).sort("ex_date", "symbol", "kind")
+
+    def minute_bars(self, first: date, last: date) -> pl.DataFrame:
+        """started_at (UTC), symbol, open, high, low, close, volume, vwap of every minute of the days first..last (New York) with a trade,
+        extended hours included; sorted by symbol and time.
+        """
+        end = _midnight(last + timedelta(days=1), self._calendar) - timedelta(seconds=1)
+        rows = self._rows("1Min", self._universe, _midnight(first, self._calendar), min(end, self._out_by()))
+        return rows.rename({"at": "started_at"}).select("started_at", *_BARS[1:]).sort("symbol", "started_at", maintain_order=True)
+
+    def calendar(self, first: date, last: date) -> pl.DataFrame:
+        """session, open_at, close_at (UTC) of Alpaca's own calendar from first to last."""
+        listed = self._trading.listed("/calendar", {"start": first.isoformat(), "end": last.isoformat()})
+        try:
+            rows = [(date.fromisoformat(day["date"]), *(self._instant(day, name) for name in ("open", "close"))) for day in listed]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _malformed("days with date, open and close", repr(error), "/calendar") from None
+        instant = pl.Datetime("us", "UTC")
+        frame = pl.DataFrame(rows, schema={"session": pl.Date(), "open_at": instant, "close_at": instant}, orient="row")
+        return frame.filter(pl.col("session").is_between(first, last)).sort("session")
+
+    def assets(self) -> pl.DataFrame:
+        """Every US stock that Alpaca lists now or did: symbol, name, exchange, status (active | inactive), what may be done with it."""
+        listed = self._trading.listed("/assets", {"asset_class": "us_equity"})
+        try:
+            return pl.from_dicts(listed, schema=_ASSETS).sort("symbol", "status", maintain_order=True)
+        except (PolarsError, TypeError) as error:
+            raise _malformed("assets", str(error), "/assets") from None
+
+    @cached_property
+    def _stocks(self) -> Reader:
+        from alpaca.data.historical.stock import StockHistoricalDataClient
+
+        from adapters.alpaca_rest import Reader
+
+        keys = self._keys()
+        return Reader(StockHistoricalDataClient(keys.key_id, keys.secret, raw_data=True, url_override=self._data_url), self._clock)
+
+    @cached_property
+    def _corporate(self) -> Reader:
+        from alpaca.data.historical.corporate_actions import CorporateActionsClient
+
+        from adapters.alpaca_rest import Reader
+
+        keys = self._keys()
+        return Reader(CorporateActionsClient(keys.key_id, keys.secret, raw_data=True, url_override=self._data_url), self._clock)
+
+    @cached_property
+    def _trading(self) -> Reader:
+        from alpaca.trading.client import TradingClient
+
+        from adapters.alpaca_rest import Reader
+
+        keys = self._keys()
+        client = TradingClient(keys.key_id, keys.secret, paper=True, raw_data=True, url_override=self._trading_url)
+        return Reader(client, self._clock)
+
+    def _out_by(self) -> datetime:
+        """The instant up to which minutes are out."""
+        return self._clock.now() - timedelta(minutes=self._facts.publish_delay_minutes)
+
+    def _instant(self, day: Mapping[str, str], name: str) -> datetime:
+        return datetime.combine(date.fromisoformat(day["date"]), time.fromisoformat(day[name]), self._calendar.zone).astimezone(UTC)
+
+    def _rows(self, timeframe: str, symbols: Sequence[str], start: datetime, end: datetime) -> pl.DataFrame:
+        """The instant ``at`` (UTC), symbol and the columns of a bar, of those symbols only, page by page."""
+        asked = {
+            "timeframe": timeframe,
+            "start": start.isoformat(),
+            "end": end.isoformat(),
+            "feed": self._feed,
+            "asof": str(self._asof),
+            "adjustment": "raw",
+            "limit": _PAGE_ROWS,
+            "sort": "asc",
+        }
+        frames = [
+            _bar_rows(page)
+            for some in _portions(symbols)
+            for page in self._stocks.pages("/stocks/bars", {**asked, "symbols": ",".join(some)}, "bars")
+        ]
+        return pl.concat([_bar_rows({}), *frames]).filter(pl.col("symbol").is_in(list(symbols)))
+
+    def _require_known(self, without_bars: set[str]) -> None:
+        """InputError for a symbol that never had a bar. One without bars today may be halted, delisted or not yet listed."""
+        if unsure := sorted(without_bars - self._known):
+            begin, now = self.first_session().replace(month=1, day=1), self._clock.now()
+            years = self._rows("12Month", unsure, _midnight(begin, self._calendar), _midnight(self.last_session(now), self._calendar))
+            self._known |= set(years["symbol"])
+            if unknown := [symbol for symbol in unsure if symbol not in self._known]:
+                found, do = f"unknown {', '.join(unknown[:10])}", "correct the universe, or the day asof on which these were its names"
+                raise InputError(expected(f"symbols that had a bar since {begin:%Y}", found=found, where=_WHERE, do=do))
+
+    def _names(self, first: date, last: date) -> dict[str, list[Name]]:
+        """Symbol of the universe -> the names its company had."""
+        if self._asof == "-":
+            return {label: [Name(symbol=label)] for label in self._universe}
+        changes: set[Rename] = set()
+        asked: set[str] = set()
+        wanted = set(self._universe)
+        for _ in range(_RENAMES_IN_A_ROW):
+            listed = self._listed_actions(sorted(wanted), min(first, self._asof), max(last, self._asof), types="name_change")
+            changes |= _renames(listed.get("name_changes", []))
+            asked |= wanted
+            wanted = {symbol for change in changes for symbol in (change.old, change.new)} - asked
+            if not wanted:
+                break
+        return {label: names_of(label, self._asof, changes) for label in self._universe}
+
+    def _listed_actions(self, symbols: Sequence[str], first: date, last: date, **more: str) -> dict[str, list[dict[str, Any]]]:
+        """Kind, in Alpaca's words -> what was processed from first to last; each once, in a stable order."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        asked = {"start": first.isoformat(), "end": last.isoformat(), "limit": _PAGE_ACTIONS, "sort": "asc", **more}
+        for some in _portions(symbols):
+            for page in self._corporate.pages("/corporate-actions", {**asked, "symbols": ",".join(some)}, "corporate_actions"):
+                for kind, items in page.items():
+                    found.setdefault(kind, {}).update((json.dumps(item, sort_keys=True), item) for item in items)
+        return {kind: [items[content] for content in sorted(items)] for kind, items in found.items()}
+
+
+def names_of(label: str, asof: date, changes: Iterable[Rename]) -> list[Name]:
+    """The names of the company that was called ``label`` on ``asof``, oldest first, without gaps: the ticker alone may have been another
+    company's before and after.
+    """
+    ordered = sorted(changes, key=lambda change: (change.day, change.old, change.new))
+    starts: list[tuple[date, str]] = []
+    symbol, at = label, asof
+    for change in reversed(ordered):
+        if change.new == symbol and change.day <= at:
+            starts.insert(0, (change.day, symbol))
+            symbol, at = change.old, change.day - timedelta(days=1)
+    starts.insert(0, (date.min, symbol))
+    symbol, at = label, asof
+    for change in ordered:
+        if change.old == symbol and change.day > at:
+            starts.append((change.day, change.new))
+            symbol, at = change.new, change.day
+    ends = [*(day - timedelta(days=1) for day, _ in starts[1:]), date.max]
+    return [Name(symbol=symbol, first=first, last=last) for (first, symbol), last in zip(starts, ends, strict=True)]
+
+
+def _renames(listed: Iterable[Mapping[str, Any]]) -> set[Rename]:
+    try:
+        return {Rename(day=date.fromisoformat(c["process_date"]), old=c["old_symbol"], new=c["new_symbol"]) for c in listed}
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed("name changes with process_date, old_symbol and new_symbol", repr(error), "/corporate-actions") from None
+
+
+def _dated_values(listed: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[date, str, str, float, date | None]]:
+    """Of what can be applied: ex_date, symbol, our kind, value, pay_date. The rest is said. FeedFaultError for what has no meaning."""
+    for kind, items in listed.items():
+        if kind not in _VALUES and kind != "name_changes" and items:
+            named = "; ".join(json.dumps(item, sort_keys=True) for item in items[:3])
+            _LOG.warning("source alpaca: %d of %s are not applied to prices or holdings, first %s", len(items), kind, named)
+        for item in items if kind in _VALUES else ():
+            ours, value_of = _VALUES[kind]
+            try:
+                ex_date, symbol, value = date.fromisoformat(item["ex_date"]), str(item["symbol"]), value_of(item)
+                pay_date = date.fromisoformat(item["payable_date"]) if item.get("payable_date") else None
+            except (KeyError, TypeError, ValueError, ZeroDivisionError):
+                value, ex_date, symbol, pay_date = -1.0, date.min, "", None
+            if not 0 <= value < float("inf") or (ours == "split" and not value):
+                what = f"{kind} with ex_date, symbol and a rate above zero"
+                raise _malformed(what, json.dumps(item, sort_keys=True), "/corporate-actions")
+            if value:  # a dividend of nothing is none
+                yield ex_date, symbol, ours, value, pay_date
+
+
+_VALUES: dict[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
+    "cash_dividends": ("dividend", lambda item: float(item["rate"])),
+    "forward_splits": ("split", lambda item: float(item["new_rate"]) / float(item["old_rate"])),
+    "reverse_splits": ("split", lambda item: float(item["new_rate"]) / float(item["old_rate"])),
+    "stock_dividends": ("split", lambda item: 1 + float(item["rate"])),  # shares a share
+}
+"""Alpaca's kind -> ours, and the value of one."""
+
+
+def _bar_rows(page: Mapping[str, Any]) -> pl.DataFrame:
+    """The instant ``at`` (UTC), symbol, and a bar's columns; values that are missing are null."""
+    try:
+        symbols = [symbol for symbol, rows in page.items() for _ in rows or ()]
+        raw = pl.from_dicts([row for rows in page.values() for row in rows or ()], schema=_RAW)
+    except (PolarsError, TypeError, AttributeError) as error:
+        raise _malformed("bars with t, o, h, l, c, v, vw", str(error), "/stocks/bars") from None
+    at = raw["t"].str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    if at.null_count():
+        raise _malformed("a time t in every bar", repr(raw.filter(at.is_null())["t"][0]), "/stocks/bars")
+    return raw.select(at.alias("at"), pl.Series("symbol", symbols, dtype=pl.String), pl.col(list(_OURS)).name.map(_OURS.__getitem__))
+
+
+def _malformed(what: str, found: str, path: str) -> FeedFaultError:
+    return FeedFaultError(
+        expected(what, found=found[:400], where=f"{_WHERE}, {path}", do="run this again; if it stays so, report it to Alpaca")
+    )
+
+
+def _portions(symbols: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (symbols[at : at + _SYMBOLS_AT_ONCE] for at in range(0, len(symbols), _SYMBOLS_AT_ONCE))
+
+
+def _midnight(day: date, calendar: ExchangeCalendar) -> datetime:
+    return datetime.combine(day, time(), calendar.zone).astimezone(UTC)
+
+
+def _type(column: str) -> pl.DataType:
+    return pl.String() if column == "symbol" else pl.Float64()

@@ -1,0 +1,156 @@
+"""The chain on a source behind a network and on a folder that grows: the same rows as from files, keys asked for, progress told."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from adapters.sources.sample import SampleSource
+from assets.market import delivered_bars
+from orchestration.definitions import require_tradable
+from orchestration.settings import Settings, alpaca_keys
+from quant.errors import InputError
+from tests.chain.conftest import Root, settings_of
+from tests.conftest import REPOSITORY
+from tests.fakes.alpaca_server import KEY_ID, SECRET, AlpacaServer
+
+FIRST, LAST, PAPER = date(2010, 1, 4), date(2013, 1, 4), date(2013, 1, 2)
+BARS = SampleSource().bars(FIRST, LAST).with_columns(vwap=(pl.col("high") + pl.col("low")) / 2)
+ACTIONS = SampleSource().actions(FIRST, LAST)
+FILES = """[source]
+kind = "files"
+[source.files]
+bars = "{folder}/bars"
+actions = "{folder}/actions.parquet"
+grows = true
+"""
+ALPACA = """[source]
+kind = "alpaca"
+universe = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+[source.alpaca]
+asof = 2013-01-04
+first_session = 2010-01-04
+data_url = "{url}"
+"""
+
+
+def root_on(source: str, folder: Path, instance: dg.DagsterInstance) -> Root:
+    settings = settings_of(start=str(FIRST), paper_start=str(PAPER), end=str(LAST), source=source)
+    return Root.make(folder, settings, instance)
+
+
+def load(root: Root) -> list[str]:
+    """Materialise the market's history alone; returns what was said on the way."""
+    job = root.defs.resolve_job_def("history").get_subset(asset_selection={dg.AssetKey("market_history")})
+    run = job.execute_in_process(instance=root.instance)
+    return [entry.user_message for entry in root.instance.all_logs(run.run_id)]
+
+
+def put_files(folder: Path) -> str:
+    """The sample as a folder of one file a year; returns the [source] section."""
+    (folder / "bars").mkdir()
+    for (year,), bars in BARS.group_by(pl.col("session").dt.year()):
+        bars.write_parquet(folder / "bars" / f"{year}.parquet")
+    ACTIONS.write_parquet(folder / "actions.parquet")
+    return FILES.format(folder=folder)
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def test_the_history_from_alpaca_is_the_history_from_files_and_tells_how_far_it_is(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("APCA_API_KEY_ID", KEY_ID)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+    with AlpacaServer(bars=BARS, actions=ACTIONS, page_rows=1000) as server:
+        fetched = root_on(ALPACA.format(url=server.url), tmp_path / "fetched", instance)
+        said = load(fetched)
+    read = root_on(put_files(tmp_path), tmp_path / "read", instance)
+    load(read)
+    for table in ("accepted_bars", "adjusted_bars", "bar_findings"):
+        assert fetched.table(table).equals(read.table(table)), table
+    assert fetched.table("raw_bars")["source"].unique().to_list() == ["alpaca"]
+    assert "bars of 2011 (2/3)" in said
+    kept = [path for path in (tmp_path / "fetched").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert kept == []
+
+
+def test_a_changed_file_of_a_folder_becomes_revisions_beside_the_rows_that_were_stored(tmp_path: Path, instance: dg.DagsterInstance):
+    root = root_on(put_files(tmp_path), tmp_path / "data", instance)
+    load(root)
+    before = root.table("raw_bars")
+    row = (pl.col("symbol") == "IBM") & (pl.col("session") == date(2012, 12, 31))
+    revised = BARS.filter(pl.col("session").dt.year() == 2012).with_columns(close=pl.when(row).then("low").otherwise("close"))
+    revised.write_parquet(tmp_path / "bars" / "2012.parquet")
+    load(root)  # the same source: it looked again
+    after = root.table("raw_bars")
+    assert after.height == before.height + 1
+    assert after.filter(row).sort("known_at")["close"].to_list() == [before.filter(row)["close"].item(), revised.filter(row)["low"].item()]
+    assert not after.filter(row).sort("known_at")["known_at_assumed"][-1]
+
+
+@pytest.mark.parametrize("missing", ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"])
+def test_missing_keys_are_one_clear_error_before_anything_is_asked(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, missing: str
+):
+    monkeypatch.setenv("APCA_API_KEY_ID", KEY_ID)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+    monkeypatch.delenv(missing)
+    with AlpacaServer(bars=BARS) as server:
+        root = root_on(ALPACA.format(url=server.url), tmp_path / "data", instance)
+        with pytest.raises(InputError, match=rf"APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment, found no {missing}; export"):
+            root.history()
+        assert server.asked == []
+
+
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("APCA_API_KEY_ID", f" {KEY_ID} \n")
+    monkeypatch.setenv("APCA_API_SECRET_KEY", f"{SECRET}\nX-Other: 1")
+    with pytest.raises(InputError, match="APCA_API_SECRET_KEY with a character that no key has") as refused:
+        alpaca_keys()
+    assert SECRET not in str(refused.value)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+    assert alpaca_keys().key_id == KEY_ID
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        (ALPACA.format(url="http://data.example.com"), "data_url"),
+        (ALPACA.format(url="https://data.example.com").replace("asof = 2013-01-04", ""), "asof"),
+        (ALPACA.format(url="https://data.example.com").replace("asof = 2013-01-04", 'feed = "otc"\nasof = "-"'), "feed"),
+        (ALPACA.format(url="https://data.example.com").replace('["AAPL", "FB", "GOOG", "IBM", "MSFT"]', '"all"'), "universe"),
+    ],
+)
+def test_settings_of_alpaca_that_cannot_be_are_refused_by_name(section: str, key: str):
+    with pytest.raises(ValidationError, match=key):
+        settings_of(start=str(FIRST), paper_start=str(PAPER), end=str(LAST), source=section)
+
+
+def test_a_long_range_is_asked_for_in_years_that_together_are_the_range():
+    said: list[str] = []
+    source = SampleSource()
+    first, last = date(2010, 3, 15), date(2012, 2, 2)
+    assert delivered_bars(source, first, last, said.append).equals(source.bars(first, last))
+    assert said == ["bars of 2010 (1/3)", "bars of 2011 (2/3)", "bars of 2012 (3/3)"]
+    assert delivered_bars(source, first, first, said.append).equals(source.bars(first, first))
+    assert len(said) == 3
+
+
+def test_the_profiles_of_the_page_on_own_data_are_profiles():
+    blocks = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "own-data.md").read_text(), flags=re.DOTALL)
+    profiles = [Settings(**tomllib.loads(block)) for block in blocks if block.startswith("name")]
+    assert [profile.source.kind for profile in profiles] == ["files", "alpaca"]
+    for profile in profiles:
+        require_tradable(profile.portfolio, profile.risk)
