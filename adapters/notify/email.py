@@ -6,6 +6,7 @@ import smtplib
 import ssl
 from dataclasses import dataclass, field
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import format_datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -66,7 +67,7 @@ class EmailNotifier:
         return smtplib.SMTP(self.host, self.port, timeout=self.timeout_seconds)
 
     def _message(self, notice: Notice, ui: str) -> EmailMessage:
-        message = EmailMessage()
+        message = EmailMessage(policy=SMTP.clone(max_line_length=200))  # a subject in one piece
         message["Subject"] = f"[afterclose] {subject(notice)}"
         message["From"] = self.sender
         message["To"] = ", ".join(self.recipients)
