@@ -1,23 +1,36 @@
 """`afterclose alerts`: what stands, whether the channels work, and sending by hand."""
 
+from typing import TYPE_CHECKING
+
 import typer
 from rich.markup import escape
 
 from orchestration.terminal import err, out
 from quant.errors import DeliveryError
 
+if TYPE_CHECKING:
+    from orchestration.alerting import Alerting
+
 alerts = typer.Typer(help="What is wrong and who was told; try the channels; send what waits. More: docs/alerts.md.", no_args_is_help=True)
+
+
+def _bound() -> "Alerting":
+    from orchestration.definitions import alerting_of, defs
+
+    return alerting_of(defs)
 
 
 @alerts.command(name="list")
 def list_alerts(notices: int = typer.Option(10, "--notices", min=0, help="So many of the newest notices, too.")) -> None:
     """Alerts that stand, and the newest notices with what became of them on each channel."""
-    from orchestration.workbench import Workbench
     from quant.alerts.alert import described, headline
 
-    with Workbench.opened() as bench:
-        outbox, ui = bench.alerting.outbox(), bench.alerting.ui()
-        standing, recent = outbox.standing(), outbox.recent(notices)
+    alerting = _bound()
+    if not (alerting.root / "ledger.sqlite").exists():
+        out.print(f"No data in {alerting.root} yet: run `afterclose demo`.", soft_wrap=True, highlight=False)
+        return
+    outbox, ui = alerting.outbox(), alerting.ui()
+    standing, recent = outbox.standing(), outbox.recent(notices)
     out.print(f"[bold]{len(standing)} open[/]", highlight=False)
     for since, change in standing:
         lines = described(change, ui)
@@ -34,20 +47,17 @@ def list_alerts(notices: int = typer.Option(10, "--notices", min=0, help="So man
 def test() -> None:
     """Send a test notice to every channel, one after the other, and say what happened. Exit 1 if one did not take it."""
     from orchestration.alerting import deliver
-    from orchestration.workbench import Workbench
     from quant.alerts.alert import trial
     from quant.ports import DeliveryOutcome
 
-    with Workbench.opened() as bench:
-        alerting = bench.alerting
-        notice = trial(alerting.clock.now(), source=bench.source_name)
-        channels, ui = {**alerting.channels, **alerting.fallback}, alerting.ui()
-        failed = []
-        for name, notifier in channels.items():
-            outcome, detail = deliver(notifier, notice, ui, alerting.patience_seconds)
-            well = outcome is DeliveryOutcome.SENT
-            out.print(f"{name}: {'sent' if well else 'failed'}{f': {escape(detail)}' if detail else ''}", soft_wrap=True, highlight=False)
-            failed += [] if well else [name]
+    alerting = _bound()
+    notice = trial(alerting.clock.now(), source=alerting.freshness.source)
+    failed: list[str] = []
+    for name, notifier in {**alerting.channels, **alerting.fallback}.items():
+        outcome, detail = deliver(notifier, notice, alerting.ui(), alerting.patience_seconds)
+        well = outcome is DeliveryOutcome.SENT
+        out.print(f"{name}: {'sent' if well else 'failed'}{f': {escape(detail)}' if detail else ''}", soft_wrap=True, highlight=False)
+        failed += [] if well else [name]
     if failed:
         raise DeliveryError(f"{', '.join(failed)} did not take the test notice")
 

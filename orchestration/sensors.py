@@ -6,7 +6,7 @@ from orchestration.alerting import Alerting
 from quant.errors import SequenceError
 from quant.ports import DeliveryOutcome
 
-INTERVAL_SECONDS = 15
+INTERVAL_SECONDS = 10
 """Of each sensor: a finding is told within twice that and the time a channel takes."""
 
 
