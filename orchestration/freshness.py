@@ -77,15 +77,21 @@ def freshness_checks(freshness: Freshness, clock: Clock) -> dg.AssetChecksDefini
     @dg.multi_asset_check(
         name="freshness",
         specs=[dg.AssetCheckSpec(FRESHNESS_CHECK, asset=table, description=description) for table in freshness.tables],
+        can_subset=True,  # who materialises one asset by hand evaluates its check alone
     )
     def check(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        for made in _evaluations(context.instance, freshness, clock.now()):
+        now = clock.now()
+        judged = {evaluation.asset_check_key: evaluation for evaluation in _evaluations(context.instance, freshness, now)}
+        _, why_none = freshness.due(now, freshness.freshness_minutes)
+        for key in sorted(context.selected_asset_check_keys):
+            made = judged.get(key)
             yield dg.AssetCheckResult(
-                asset_key=made.asset_key, check_name=made.check_name, passed=made.passed, severity=made.severity, metadata=made.metadata
+                asset_key=key.asset_key,
+                check_name=key.name,
+                passed=made is None or made.passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"skipped": why_none} if made is None else made.metadata,
             )
-        due, why_none = freshness.due(clock.now(), freshness.freshness_minutes)
-        for table in freshness.tables if not due else ():
-            yield dg.AssetCheckResult(asset_key=table, check_name=FRESHNESS_CHECK, passed=True, metadata={"skipped": why_none})
 
     return check
 

@@ -339,9 +339,13 @@ def test_the_button_of_the_ui_evaluates_freshness_too(defs: dg.Definitions, inst
     materialized(instance, "raw_bars", session=SESSION)
     clock.at = datetime(2024, 11, 27, 12, tzinfo=UTC)
     pressed = dg.define_asset_job("pressed", selection=dg.AssetSelection.checks(*(defs.asset_checks or ())))
-    job = dg.Definitions(assets=defs.assets, asset_checks=defs.asset_checks, jobs=[pressed])
-    found = run_job(job, instance, "pressed", partition=None, watch=lambda step, done, note: None)
+    alone = dg.define_asset_job("alone", selection=dg.AssetSelection.assets("performance_report"))
+    jobs = dg.Definitions(assets=defs.assets, asset_checks=defs.asset_checks, jobs=[pressed, alone])
+    found = run_job(jobs, instance, "pressed", partition=None, watch=lambda step, done, note: None)
     assert [(check.asset, check.check, check.severity) for check in found] == [("performance_report", "is_fresh", "WARN")]
+    assert run_job(jobs, instance, "alone", partition=SESSION, watch=lambda step, done, note: None) == []  # it has the session by then
+    clock.at = datetime(2024, 11, 25, tzinfo=UTC)
+    assert run_job(jobs, instance, "pressed", partition=None, watch=lambda step, done, note: None) == []
 
 
 def test_the_chain_has_a_freshness_check_a_daily_table_and_runs_none_of_them_itself(tmp_path: Path, clock: MovingClock):
