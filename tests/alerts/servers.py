@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from adapters.clock import SystemClock
 
 
 @dataclass
@@ -75,19 +85,47 @@ class MailServer:
         return "250 OK"
 
 
+def certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that signs itself, with its key, in one PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
+    now = SystemClock().now()
+    builder = x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key(), serial_number=1)
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = folder / "loopback.pem"
+    path.write_bytes(private + signed.public_bytes(encoding))
+    return path
+
+
 @contextmanager
-def mail_server(password: str = "") -> Iterator[MailServer]:
+def mail_server(password: str = "", *, starttls: Path | None = None, tls: Path | None = None) -> Iterator[MailServer]:
+    """With ``starttls`` or ``tls`` (a certificate) it takes mail over an encrypted connection only."""
+
     def authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: LoginPassword) -> AuthResult:
         return AuthResult(success=data.login == b"desk" and data.password == password.encode(), handled=False)
 
     state = MailServer(port=free_port())
     asked = {"authenticator": authenticate, "auth_require_tls": False} if password else {}
+    if starttls is not None:
+        asked = {"tls_context": server_context(starttls), "require_starttls": True}
+    if tls is not None:
+        asked = {"ssl_context": server_context(tls)}
     controller = Controller(state, hostname="127.0.0.1", port=state.port, ready_timeout=10, server_hostname="localhost", **asked)
     controller.start()
     try:
         yield state
     finally:
         controller.stop()
+
+
+def server_context(certified: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certified)
+    return context
 
 
 def free_port() -> int:

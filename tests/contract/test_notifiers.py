@@ -21,7 +21,7 @@ from quant.alerts.alert import LISTED, AlertState, trial
 from quant.errors import DeliveryError
 from quant.ports import Notifier
 from tests.alerts.notices import AT, notice
-from tests.alerts.servers import MailServer, WebServer, bare_server, free_port, mail_server, web_server
+from tests.alerts.servers import MailServer, WebServer, bare_server, certificate, free_port, mail_server, web_server
 
 UI = "http://127.0.0.1:3000"
 SECRETS = ("hunter2-hunter2-hunter2", "s3cret-path")
@@ -239,3 +239,20 @@ def test_a_wrong_password_and_a_server_without_encryption_are_failures_without_t
         with pytest.raises(DeliveryError, match="STARTTLS"):
             mail_to(server.port, timeout_seconds=5, security=MailSecurity.STARTTLS).notify(notice(), UI)
         assert server.mails == []
+
+
+@pytest.mark.parametrize("security", [MailSecurity.STARTTLS, MailSecurity.TLS])
+def test_mail_is_encrypted_and_a_certificate_that_nobody_vouches_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, security: MailSecurity
+):
+    made = certificate(tmp_path)
+    with mail_server(**{security.value: made}) as server:
+        with pytest.raises(DeliveryError, match="CERTIFICATE_VERIFY_FAILED"):
+            anonymous(server, security=security).notify(notice(), UI)
+        assert server.mails == []
+        with pytest.raises(DeliveryError):
+            anonymous(server, security=MailSecurity.NONE, timeout_seconds=0.5).notify(notice(), UI)
+        assert server.mails == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(made))
+        anonymous(server, security=security).notify(notice(), UI)
+        assert len(server.mails) == 1
