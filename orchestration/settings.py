@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
@@ -208,6 +208,9 @@ def _parsed(path: Path, environment: tuple[tuple[str, str], ...]) -> Settings:
         return Settings(**profile)
     except ValidationError as error:
         raise InputError(_explained(error, path)) from None
+    except SettingsError as error:  # of a list or section in a variable; it names the section, never the value
+        do = "write lists and sections as JSON: '[\"log\"]'"
+        raise InputError(expected("values that can be read", found=str(error), where="the environment", do=do)) from None
 
 
 def load_settings() -> Settings:
@@ -233,7 +236,8 @@ def _explained(error: ValidationError, path: Path) -> str:
     if first["type"] == "missing":
         return expected(f"{key}", found="nothing", where=str(path), do="set it: docs/settings.md")
     # What stands in [alerts] may be a secret, under its own name or a misspelt one.
-    secret = first["loc"][0] == "alerts" and (first["type"] == "extra_forbidden" or first["loc"] in SECRETS)
+    at = first["loc"]
+    secret = any(at == keys[: len(at)] for keys in SECRETS) or (at[0] == "alerts" and first["type"] == "extra_forbidden")
     value = "a value that is not shown" if secret else repr(first["input"])
     if first["type"] == "extra_forbidden":
         return expected("a known setting", found=f"{key} = {value}", where=str(path), do="see docs/settings.md for the keys")

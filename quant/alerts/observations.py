@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 FINDING_COLUMNS = frozenset({"session", "symbol", "rule", "severity", "expected", "observed"})
 FRESHNESS_CHECK = "is_fresh"
-REVISION_RULE = "r22"
-"""Rules of this name find rows that came back with other values."""
+REVISION_CHECK = "no_used_row_was_revised"
+LATE_ACTION_CHECK = "actions_came_in_time"
+_KINDS = {FRESHNESS_CHECK: AlertKind.STALE, REVISION_CHECK: AlertKind.REVISION, LATE_ACTION_CHECK: AlertKind.REVISION}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +51,18 @@ def of_check(outcome: CheckOutcome) -> Observation:
 
     A finding has its key from session, symbol and rule alone: two checks that show it show the same one.
     """
+    kind = _KINDS.get(outcome.check, AlertKind.CHECK)
+    revises = kind is AlertKind.REVISION
     where = f"{outcome.asset}/{outcome.check}/{outcome.partition or '-'}"
+    # What is revised in a session is cleared by the next session without it, and told by row, if rows are shown: it may be late for many.
+    scope = f"check/{outcome.asset}/{outcome.check}" if revises else f"check/{where}"
     found = tuple(_finding(row, outcome) for row in outcome.findings)
-    if outcome.passed:
-        return Observation(scope=f"check/{where}", alerts=found)
+    if outcome.passed or (revises and found):
+        return Observation(scope=scope, alerts=found)
     judged = _date(outcome.partition or outcome.said.get("session"))
     itself = Alert(
         key=f"check/{where}",
-        kind=AlertKind.STALE if outcome.check == FRESHNESS_CHECK else AlertKind.CHECK,
+        kind=kind,
         severity=outcome.severity,
         session=judged,
         rule=f"{outcome.check} of {outcome.asset}",
@@ -65,14 +70,14 @@ def of_check(outcome: CheckOutcome) -> Observation:
         observed=outcome.said.get("observed") or ", ".join(f"{k} {v}" for k, v in outcome.said.items()) or "it did not pass",
         path=outcome.path,
     )
-    return Observation(scope=f"check/{where}", alerts=(itself, *found))
+    return Observation(scope=scope, alerts=(itself, *found))
 
 
 def _finding(row: Mapping[str, str], outcome: CheckOutcome) -> Alert:
     warns = row["severity"] == Severity.WARN or outcome.passed
     return Alert(
         key=f"finding/{row['session']}/{row['symbol']}/{row['rule']}",
-        kind=AlertKind.REVISION if row["rule"].startswith(REVISION_RULE) else AlertKind.FINDING,
+        kind=AlertKind.REVISION if outcome.check in (REVISION_CHECK, LATE_ACTION_CHECK) else AlertKind.FINDING,
         severity=AlertSeverity.WARNING if warns else outcome.severity,
         session=_date(row["session"]),
         symbol=row["symbol"],

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from quant.alerts.alert import AlertKind, AlertSeverity
+from quant.alerts.alert import AlertKind, AlertSeverity, Observation, changes
 from quant.alerts.observations import CheckOutcome, of_channel, of_check, of_missed, of_run
 
 ROW = {
@@ -63,9 +63,31 @@ def test_a_warning_of_a_rule_is_an_alert_although_the_check_passed():
     assert of_check(outcome(passed=True)).scope == of_check(outcome()).scope
 
 
-def test_a_revised_row_is_told_as_a_revision():
-    found = of_check(outcome(findings=[{**ROW, "rule": "r22_used_row_was_revised", "severity": "warn"}])).alerts[1]
-    assert (found.kind, found.severity) == (AlertKind.REVISION, AlertSeverity.WARNING)
+def test_revisions_of_a_session_are_one_alert_until_the_next_session_has_none():
+    def of(session: str, *, passed: bool) -> Observation:
+        said = {"revised": "1", "rows": "IBM 2013-02-06: close 10 -> 11, used by paper 2013-02-06"}
+        return of_check(outcome(asset="raw_bars", check="no_used_row_was_revised", partition=session, passed=passed, said=said))
+
+    told = changes([of("2013-02-07", passed=False)], [])
+    assert [(c.alert.kind, c.alert.session) for c in told] == [(AlertKind.REVISION, date(2013, 2, 7))]
+    assert "IBM 2013-02-06" in told[0].alert.observed
+    again = changes([of("2013-02-08", passed=False)], told)
+    assert [(c.state.value, c.alert.session) for c in again] == [("opened", date(2013, 2, 8)), ("cleared", date(2013, 2, 7))]
+    assert [c.state.value for c in changes([of("2013-02-08", passed=True)], told)] == ["cleared"]
+
+
+def test_a_late_action_is_told_once_however_many_sessions_it_is_late_for():
+    split = {**ROW, "rule": "late_split", "severity": "warn", "expected": "known by its ex-date"}
+
+    def of(session: str, *rows: dict[str, str]) -> list[Observation]:
+        said = {"asset": "corporate_actions", "check": "actions_came_in_time", "partition": session, "severity": AlertSeverity.WARNING}
+        return [of_check(outcome(**said, passed=not rows, findings=rows))]
+
+    told = changes(of("2013-02-11", split), [])
+    assert [(c.alert.kind, c.alert.symbol, c.alert.rule) for c in told] == [(AlertKind.REVISION, "AAPL", "late_split")]
+    assert changes(of("2013-02-12", split), told) == []
+    assert [c.alert.symbol for c in changes(of("2013-02-12", split, {**split, "symbol": "IBM"}), told)] == ["IBM"]
+    assert [c.state.value for c in changes(of("2013-02-22"), told)] == ["cleared"]
 
 
 def test_the_freshness_of_a_table_is_one_alert_whatever_the_session():

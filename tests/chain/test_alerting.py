@@ -438,6 +438,7 @@ def test_a_secret_in_the_profile_and_an_unknown_key_are_refused_without_showing_
     [
         ("AFTERCLOSE__ALRTS__EMAIL__PASSWORD", SECRET, "found AFTERCLOSE__ALRTS__EMAIL__PASSWORD;"),
         ("AFTERCLOSE__ALERTS__EMAIL__PASSWRD", SECRET, "found alerts.email.passwrd = a value that is not shown"),
+        ("AFTERCLOSE__ALERTS__CHANNELS", f"log{SECRET}", r"write lists and sections as JSON: '\[\"log\"\]'"),
         ("AFTERCLOSE__ALERTS__WEBHOOK__SECRET", SECRET[:7], "alerts.webhook.secret: .*found a value that is not shown"),
     ],
 )
@@ -457,4 +458,8 @@ def test_a_secret_that_is_missing_is_asked_for_without_showing_the_others(profil
 
     monkeypatch.delenv("AFTERCLOSE__ALERTS__WEBHOOK__SECRET")
     with pytest.raises(InputError, match=r"expected alerts.webhook.secret in .*, found nothing"):
+        load_settings()
+    monkeypatch.delenv("AFTERCLOSE__ALERTS__SLACK__URL")
+    monkeypatch.setenv("AFTERCLOSE__ALERTS__SLACK", SECRET)
+    with pytest.raises(InputError, match=r"expected alerts.slack: .*found a value that is not shown"):
         load_settings()
