@@ -85,11 +85,12 @@ class Alerting:
         return fresh.why_none
 
     def _observe_run(self, instance: dg.DagsterInstance, outbox: Outbox, record: dg.RunRecord) -> None:
-        run = record.dagster_run
-        failed = run.status is dg.DagsterRunStatus.FAILURE
-        partition = run.tags.get("dagster/partition")
-        observed = [of_check(self.outcome(evaluation, partition=partition)) for evaluation in _evaluations(instance, run.run_id)]
-        failure = _failure(instance, run.run_id) if failed else None
+        run, partition = record.dagster_run, record.dagster_run.tags.get("dagster/partition")
+        failure = _failure(instance, run.run_id) if run.status is dg.DagsterRunStatus.FAILURE else None
+        try:
+            observed = [of_check(self.outcome(evaluation, partition=partition)) for evaluation in _evaluations(instance, run.run_id)]
+        except Exception as error:  # noqa: BLE001  one run that cannot be read must not hide those after it
+            observed, failure = [], failure or one_line(f"its checks cannot be read: {type(error).__name__} {error}")
         observed.append(of_run(job=_job(run), partition=partition, run=run.run_id, failure=failure))
         outbox.observe(observed, run=(run.run_id, datetime.fromtimestamp(record.end_time or 0.0, UTC)))
 

@@ -223,6 +223,20 @@ def test_runs_are_looked_at_in_the_order_in_which_they_ended_however_late(
     assert [line.split()[2] for line in log(alerting)] == ["WARNING", "WARNING", "CLEARED", "CLEARED"]
 
 
+class Unreadable(dict[tuple[str, str], str]):
+    def get(self, *_: object) -> str:
+        raise KeyError("unreadable")
+
+
+def test_a_run_that_cannot_be_read_is_told_and_hides_none_after_it(defs: dg.Definitions, instance: dg.DagsterInstance, alerting: Alerting):
+    run(defs, instance)
+    replace(alerting, descriptions=Unreadable()).look_at_runs(instance)
+    assert [change.alert.observed for change in standing(alerting)] == ["its checks cannot be read: KeyError 'unreadable'"]
+    run(defs, instance)
+    alerting.look_at_runs(instance)
+    assert standing(alerting) == []
+
+
 def test_a_command_tells_of_its_runs_itself_and_says_what_failed(
     defs: dg.Definitions, instance: dg.DagsterInstance, alerting: Alerting, faults: Faults, tmp_path: Path
 ):
