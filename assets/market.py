@@ -121,6 +121,18 @@ def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.
     return known.filter(pl.col("known_at") > pl.col("ex_date").replace_strict(instants, return_dtype=UTC_INSTANT))
 
 
+def late_findings(late: pl.DataFrame) -> pl.DataFrame:
+    """Late actions in the columns of bar_findings: a finding an action, the same one in each session that it is late for."""
+    return late.select(
+        session="ex_date",
+        symbol="symbol",
+        rule=pl.format("late_{}", "kind"),
+        severity=pl.lit("warn"),
+        expected=pl.lit("known by its ex-date"),
+        observed=pl.format("{}, known since {}", "value", pl.col("known_at").dt.to_string("%Y-%m-%d %H:%M UTC")),
+    )
+
+
 def relearned(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> tuple[date, datetime]:
     """The first session whose prices are to be written again with this one, and the instant to write them as known at: the newest one of
     the book, so that running an old session again forgets nothing.
@@ -224,7 +236,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
         late = late_actions(chain, lake, ledger, session)
         shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())
-        seen = {"late": late.height, "actions": shown or "none"}
+        seen = {"late": late.height, "actions": shown or "none", "worst": worst(late_findings(late))}
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new},
             check_results=[warning("corporate_actions", "actions_came_in_time", late.is_empty(), seen)],

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from orchestration.alert_commands import alerts
 from orchestration.factor_commands import factors
 from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows
 from quant.errors import AftercloseError, InputError, expected
@@ -27,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(factors, name="factors")
+app.add_typer(alerts, name="alerts")
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 
@@ -152,7 +155,7 @@ def factor_report(open_it: Annotated[bool, typer.Option("--open", help="Open the
 
     with Workbench.opened() as bench:
         bench.require_history()
-        with err.status("measuring factors"):
+        with _telling(bench), err.status("measuring factors"):
             run_job(bench.defs, bench.instance, "factors", partition=None, watch=lambda step, done, note: None)
         bench.print_factors(out)
         page = bench.factor_page()
@@ -227,10 +230,27 @@ def _plain(value: object) -> str:
     return "" if value is None else str(value)
 
 
+@contextmanager
+def _telling(bench: "Workbench") -> Iterator[Callable[[], None]]:
+    """Runs of the command line have no daemon that tells of what they find: whatever way they end, and whenever the function is called."""
+    from orchestration.alerting import tell
+
+    def say(what: str) -> None:
+        err.print(what, soft_wrap=True, highlight=False, markup=False)
+
+    def tell_now() -> None:
+        tell(bench.alerting, bench.instance, say)
+
+    try:
+        yield tell_now
+    finally:
+        tell_now()
+
+
 def _history(bench: "Workbench") -> None:
     from orchestration.runs import job_steps, run_job
 
-    with bars() as progress:
+    with _telling(bench), bars() as progress:
         task = progress.add_task("history", total=job_steps(bench.defs, "history"))
         run_job(bench.defs, bench.instance, "history", partition=None, watch=_stepper(progress, task, "history"))
         progress.update(task, description="history")
@@ -249,7 +269,7 @@ def _sessions(bench: "Workbench", sessions: list[date], *, tell: bool = False) -
     from orchestration.runs import run_sessions
 
     done = bench.done_sessions()
-    with bars() as progress:
+    with _telling(bench) as tell_now, bars() as progress:
         task = progress.add_task("daily sessions", total=len(sessions))
 
         def watch(session: date, step: str) -> None:
@@ -259,6 +279,8 @@ def _sessions(bench: "Workbench", sessions: list[date], *, tell: bool = False) -
             progress.update(task, description=f"session {session}", advance=1)
             for check in failed:
                 progress.console.print(f"  {session} {check.severity}: {check.check} of {check.asset}", highlight=False)
+            if failed:
+                tell_now()  # a range may take hours
             if tell:
                 again = "; it was done before, and the book is as it was" if session in done else ""
                 progress.console.print(f"{session}: {bench.told(session)}{again}", highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """The one place that binds ports to adapters, and the code location that Dagster loads."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +16,26 @@ from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
 from assets import factor_report, features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
+from orchestration import launcher
+from orchestration.alerting import Alerting
+from orchestration.freshness import Freshness, freshness_checks
 from orchestration.root import at_work
-from orchestration.schedules import after_close
-from orchestration.settings import AlpacaSourceSettings, FilesSourceSettings, Settings, alpaca_keys, data_root, load_settings, profile_path
+from orchestration.schedules import RUNS_AT, after_close
+from orchestration.sensors import alert_sensors
+from orchestration.settings import (
+    AlertSettings,
+    AlpacaSourceSettings,
+    FilesSourceSettings,
+    Settings,
+    alpaca_keys,
+    data_root,
+    load_settings,
+    profile_path,
+)
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
-from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, Warehouse
+from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, Notifier, Outbox, ReportPublisher, Warehouse
 from quant.risk.limit import RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
@@ -210,6 +223,83 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
     return {"chain": chain_resource, "lake": lake, "ledger": ledger, "models": models, "reports": reports, "warehouse_file": warehouse}
 
 
+LAST_DAILY_TABLE = "performance_report"
+_PATIENCE_SECONDS = 5.0  # a channel takes several answers of a server, each in timeout_seconds
+
+
+def notifiers(settings: AlertSettings, names: Sequence[str], where: str, root: Path, clock: Clock) -> dict[str, Notifier]:
+    """The channels called ``names``; InputError for one without its section."""
+    from adapters.notify import EmailNotifier, LogNotifier, MailSecurity, SlackNotifier, WebhookNotifier
+
+    made: dict[str, Notifier] = {"log": LogNotifier(root / "alerts.log")}
+    seconds = settings.timeout_seconds
+    if (mail := settings.email) is not None:
+        made["email"] = EmailNotifier(
+            host=mail.host,
+            port=mail.port,
+            security=MailSecurity(mail.security),
+            username=mail.username,
+            password=mail.password.get_secret_value() if mail.password else None,
+            sender=mail.sender,
+            recipients=tuple(mail.recipients),
+            timeout_seconds=seconds,
+        )
+    if settings.slack is not None:
+        made["slack"] = SlackNotifier(url=settings.slack.url.get_secret_value(), timeout_seconds=seconds)
+    if (hook := settings.webhook) is not None:
+        secret = hook.secret.get_secret_value()
+        made["webhook"] = WebhookNotifier(url=hook.url, secret=secret, timeout_seconds=seconds, clock=clock)
+    for name in names:
+        if name not in made:
+            do = f"add [alerts.{name}], its secrets in the environment (docs/alerts.md), or take it out"
+            raise InputError(expected(f"[alerts.{name}] for channel {name}", found="no such section", where=where, do=do))
+    return {name: made[name] for name in names}
+
+
+def build_alerting(
+    settings: Settings, root: Path, chain: Chain, finite_end: date | None, parts: Sequence[dg.AssetsDefinition | dg.AssetChecksDefinition]
+) -> Alerting:
+    """The alerts of one profile and data root: what its checks expect, which tables have a session each, and who is told."""
+    alerts = settings.alerts
+    assets = [part for part in parts if not isinstance(part, dg.AssetChecksDefinition)]
+    daily = {key.to_user_string() for part in assets if part.partitions_def is not None for key in part.keys}
+
+    def outbox() -> Outbox:
+        from adapters.ledger import open_outbox
+
+        return open_outbox(f"sqlite:///{root / 'ledger.sqlite'}", chain.clock, alerts.channels)
+
+    return Alerting(
+        root=root,
+        clock=chain.clock,
+        outbox=outbox,
+        channels=notifiers(alerts, alerts.channels, "[alerts] channels", root, chain.clock),
+        fallback=notifiers(alerts, alerts.fallback, "[alerts] fallback", root, chain.clock),
+        ui=lambda: alerts.ui or launcher.last_address(root),
+        patience_seconds=alerts.timeout_seconds + _PATIENCE_SECONDS,
+        descriptions={(spec.asset_key.to_user_string(), spec.name): spec.description or "" for part in parts for spec in part.check_specs},
+        freshness=Freshness(
+            tables=tuple(sorted(daily)),
+            last_table=LAST_DAILY_TABLE,
+            source=chain.source.facts.name,
+            calendar=chain.calendar,
+            first=chain.paper_start,
+            finite_end=finite_end,
+            delay_minutes=chain.source.facts.publish_delay_minutes,
+            run_at=RUNS_AT,
+            freshness_minutes=alerts.freshness_minutes,
+            dead_man_minutes=alerts.dead_man_minutes,
+        ),
+    )
+
+
+def alerting_of(definitions: dg.Definitions) -> Alerting:
+    """What `build_definitions` bound for the alerts."""
+    bound = (definitions.resources or {})["alerting"]
+    assert isinstance(bound, Alerting)
+    return bound
+
+
 USER_FACTOR_REPORT = {"factor_report": "user_factor_history"}
 USER_FACTOR_READERS = {"walk_forward_scores": "user_factor_history", "alpha_model": "user_factor_history", "scores": "user_factors"}
 """Assets that read the user's factors if the model does, and where from."""
@@ -266,15 +356,19 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
     read = USER_FACTOR_REPORT if own else {}
     read = {**read, **USER_FACTOR_READERS} if "user_factors" in chain.strategy.feature_tables else read
     parts = [*(_reading(part, read) for part in (*research, *daily_assets)), *own, outputs.warehouse]
+    alerting = build_alerting(settings, root, chain, finite_end, parts)
+    fresh = freshness_checks(alerting.freshness, clock)
+    # Judged by the clock, not by a run: while a run is at work there is nothing to say.
+    unclocked = dg.AssetSelection.checks(fresh)
     end_of_history = dg.AssetSelection.assets(outputs.backtest_report)
     history = dg.define_asset_job(
         "history",
-        selection=end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", outputs.warehouse, *own[:1]),
+        selection=(end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", outputs.warehouse, *own[:1])) - unclocked,
         description="Everything before the paper start: bars, gate, adjustment, features, walk-forward training, backtest, report.",
     )
     daily = dg.define_asset_job(
         "daily",
-        selection=dg.AssetSelection.groups("market", "paper") | dg.AssetSelection.assets("performance_report", outputs.warehouse),
+        selection=(dg.AssetSelection.groups("market", "paper") | dg.AssetSelection.assets(LAST_DAILY_TABLE, outputs.warehouse)) - unclocked,
         tags={"lane": "daily"},
         description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
     )
@@ -285,10 +379,11 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
     )
     return dg.Definitions(
         assets=[part for part in parts if not isinstance(part, dg.AssetChecksDefinition)],
-        asset_checks=[part for part in parts if isinstance(part, dg.AssetChecksDefinition)],
+        asset_checks=[*(part for part in parts if isinstance(part, dg.AssetChecksDefinition)), fresh],
         jobs=[history, daily, factors],
         schedules=[after_close(daily, sessions, chain, finite_end)],
-        resources=resources(chain, settings, root),
+        sensors=alert_sensors(alerting),
+        resources={**resources(chain, settings, root), "alerting": alerting},
         executor=dg.in_process_executor,
     )
 

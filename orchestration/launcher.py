@@ -28,6 +28,7 @@ from quant.errors import AftercloseError, InputError, expected
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+DEFAULT_PORT = 3000
 READY_SECONDS = 90.0
 TERM_SECONDS = 20.0
 KILL_SECONDS = 5.0
@@ -84,7 +85,7 @@ def prepare_environment(data_root: Path) -> dict[str, str]:
     return environment
 
 
-def start(data_root: Path, port: int = 3000) -> str:
+def start(data_root: Path, port: int = DEFAULT_PORT) -> str:
     """Start the server and wait until its page answers and its definitions are loaded; a sentence with the address.
 
     One whose page answers is left alone; what is left of one whose page does not is ended first. If ``port`` is taken, the next free
@@ -132,6 +133,12 @@ def address(data_root: Path) -> str | None:
     """Address of the running UI; None if it does not run."""
     server = _running(data_root.resolve() / "dagster")
     return None if server is None else server.url
+
+
+def last_address(data_root: Path) -> str:
+    """Address of the UI that runs or ran last; without one, where `start` would put it."""
+    server = _recorded(data_root.resolve() / "dagster")
+    return f"http://{HOST}:{DEFAULT_PORT}" if server is None else server.url
 
 
 def logs(data_root: Path, follow: bool = False, lines: int = 200) -> None:

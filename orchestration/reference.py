@@ -76,6 +76,22 @@ _MEANINGS = {
     "backtest.start": "first session; none: the first with scores",
     "backtest.end": "last session; none: the last before the paper start",
     "broker.kind": "the embedded simulated exchange",
+    "alerts.channels": "every notice goes to all of them at once",
+    "alerts.fallback": "in order; the first that works gets, too, what one of the channels did not take",
+    "alerts.ui": "address of the UI in links; none: that of `afterclose start`",
+    "alerts.freshness_minutes": "a table is stale so long after the session's publish time, or after 20:15 New York if that is later",
+    "alerts.dead_man_minutes": "the same for a session that did not run",
+    "alerts.timeout_seconds": "for each answer of a server; a whole delivery gets 5 more",
+    "alerts.email.host": "mail server",
+    "alerts.email.port": "its port",
+    "alerts.email.security": "STARTTLS, TLS from the start, or none",
+    "alerts.email.username": "none: no log-in",
+    "alerts.email.password": "from the environment only: AFTERCLOSE__ALERTS__EMAIL__PASSWORD",
+    "alerts.email.sender": "From",
+    "alerts.email.recipients": "To",
+    "alerts.slack.url": "from the environment only: AFTERCLOSE__ALERTS__SLACK__URL",
+    "alerts.webhook.url": "where notices are POSTed",
+    "alerts.webhook.secret": "from the environment only: AFTERCLOSE__ALERTS__WEBHOOK__SECRET",
 }
 _MADE = "<!-- Made by `make docs`; edit the code it describes. -->\n"
 
@@ -144,12 +160,18 @@ def _doc(model: type[BaseModel]) -> str:
 def _table(section: str, model: type[BaseModel]) -> Iterator[str]:
     yield "\n| key | meaning | type | default | bounds |\n|---|---|---|---|---|"
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kind = _section(field.annotation)
+        if kind is not None:
             for nested, inner in kind.model_fields.items():
                 yield _setting(section, f"{name}.{nested}", inner)
         else:
             yield _setting(section, name, field)
+
+
+def _section(annotation: object) -> type[BaseModel] | None:
+    """The model of a section within a section, which may be left out."""
+    kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return kinds[0] if kinds else None
 
 
 def _setting(section: str, name: str, field: FieldInfo) -> str:
@@ -163,6 +185,8 @@ def _bound(constraint: object) -> str:
     for name, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
         if hasattr(constraint, name):
             return f"{sign} {getattr(constraint, name)}"
+    if hasattr(constraint, "min_length"):
+        return f"length >= {constraint.min_length}"  # type: ignore[attr-defined]
     return f"matches `{getattr(constraint, 'pattern', constraint)}`"
 
 
@@ -174,7 +198,7 @@ def _kind(annotation: object) -> str:
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return " or ".join(repr(member.value) for member in annotation)
     text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-    return text.replace("typing.", "").replace("datetime.", "").replace("|", "or")
+    return text.replace("typing.", "").replace("pydantic.types.", "").replace("datetime.", "").replace("|", "or")
 
 
 def command_line() -> str:

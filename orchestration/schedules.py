@@ -1,6 +1,6 @@
 """When the daily job runs, and how missed sessions are caught up: in order, each once."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import dagster as dg
 
@@ -8,6 +8,8 @@ from assets.chain import Chain
 from orchestration.instance import fail_lost
 
 CATCH_UP_SESSIONS = 10
+RUNS_AT = time(20, 15)
+"""When the daily run begins, New York: once the session's UTC day is over, summer and winter."""
 _UNDER_WAY_OR_FAILED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -30,7 +32,7 @@ def after_close(daily: object, sessions: dg.PartitionsDefinition, chain: Chain, 
     @dg.schedule(
         job=daily,  # type: ignore[arg-type]
         name="after_close",
-        cron_schedule="15 20 * * 1-5",
+        cron_schedule=f"{RUNS_AT.minute} {RUNS_AT.hour} * * 1-5",
         execution_timezone="America/New_York",
         description="Runs the daily job for every session that is over and not done yet, in order.",
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from adapters.sources.alpaca import AlpacaKeys
 from quant.errors import InputError, expected
@@ -129,6 +129,54 @@ class BrokerSettings(_Section):
     kind: Literal["simulated"] = "simulated"
 
 
+Channel = Literal["log", "email", "slack", "webhook"]
+
+
+class EmailSettings(_Section):
+    """A mail server. AFTERCLOSE__ALERTS__EMAIL__PASSWORD has the password."""
+
+    host: str
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password: SecretStr | None = None
+    sender: str
+    recipients: list[str] = Field(min_length=1)
+
+
+class SlackSettings(_Section):
+    """An incoming webhook of Slack. AFTERCLOSE__ALERTS__SLACK__URL has its address, which is a secret."""
+
+    url: SecretStr
+
+
+class WebhookSettings(_Section):
+    """A webhook of your own. AFTERCLOSE__ALERTS__WEBHOOK__SECRET has the key that signs."""
+
+    url: str = Field(pattern=r"^https?://")
+    secret: SecretStr = Field(min_length=16)
+
+
+class AlertSettings(_Section):
+    """Who is told when a check does not pass, a run fails, a table is stale or a session did not run: docs/alerts.md. Secrets come from the
+    environment only.
+    """
+
+    channels: list[Channel] = ["log"]
+    fallback: list[Channel] = ["log"]
+    ui: str | None = Field(default=None, pattern=r"^https?://")
+    freshness_minutes: int = Field(default=30, ge=0, le=24 * 60)
+    dead_man_minutes: int = Field(default=60, ge=0, le=24 * 60)
+    timeout_seconds: float = Field(default=10.0, gt=0, le=20)
+    email: EmailSettings | None = None
+    slack: SlackSettings | None = None
+    webhook: WebhookSettings | None = None
+
+
+SECRETS = (("alerts", "email", "password"), ("alerts", "slack", "url"), ("alerts", "webhook", "secret"))
+"""Keys that the profile must not have: it is a file that people share."""
+
+
 class Settings(BaseSettings):
     """Everything a data root is run with."""
 
@@ -146,6 +194,7 @@ class Settings(BaseSettings):
     paper: PaperSettings = PaperSettings()
     backtest: BacktestSettings = BacktestSettings()
     broker: BrokerSettings = BrokerSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -185,20 +234,25 @@ def profile_path() -> Path:
 @cache
 def _parsed(path: Path, environment: tuple[tuple[str, str], ...]) -> Settings:
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    for variable, value in environment:
+    for variable, _ in environment:  # a value may be a secret under a misspelt name
         if variable not in _ALIASES and not any(variable == k or variable.startswith(f"{k}__") for k in known):
             names = ", ".join([*_ALIASES, f"{_PREFIX}SECTION__KEY"])
-            raise InputError(expected(names, found=f"{variable}={value}", where="the environment", do="correct or unset it"))
+            raise InputError(expected(names, found=variable, where="the environment", do="correct or unset it"))
     try:
         profile = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(expected("a profile", found="no such file", where=str(path), do="name one with --profile")) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(expected("a TOML file", found=str(error), where=str(path), do="fix that line")) from None
+    for path_of_key in SECRETS:
+        _require_absent(profile, path_of_key, path)
     try:
         return Settings(**profile)
     except ValidationError as error:
         raise InputError(_explained(error, path)) from None
+    except SettingsError as error:  # of a list or section in a variable; it names the section, never the value
+        do = "write lists and sections as JSON: '[\"log\"]'"
+        raise InputError(expected("values that can be read", found=str(error), where="the environment", do=do)) from None
 
 
 def load_settings() -> Settings:
@@ -207,9 +261,26 @@ def load_settings() -> Settings:
     return _parsed(profile_path(), environment)
 
 
+def _require_absent(profile: dict[str, Any], keys: tuple[str, ...], path: Path) -> None:
+    node: Any = profile
+    for key in keys:
+        if not isinstance(node, dict) or key not in node:
+            return
+        node = node[key]
+    variable = _PREFIX + "__".join(keys).upper()
+    found = f"{'.'.join(keys)} in the file"
+    raise InputError(expected(f"{variable} in the environment", found=found, where=str(path), do="move it there: it is a secret"))
+
+
 def _explained(error: ValidationError, path: Path) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return expected(f"{key}", found="nothing", where=str(path), do="set it: docs/settings.md")
+    # What stands in [alerts] may be a secret, under its own name or a misspelt one.
+    at = first["loc"]
+    secret = any(at == keys[: len(at)] for keys in SECRETS) or (at[0] == "alerts" and first["type"] == "extra_forbidden")
+    value = "a value that is not shown" if secret else repr(first["input"])
     if first["type"] == "extra_forbidden":
-        return expected("a known setting", found=f"{key} = {first['input']!r}", where=str(path), do="see docs/settings.md for the keys")
-    return expected(f"{key}: {first['msg']}", found=repr(first["input"]), where=str(path), do="fix that key")
+        return expected("a known setting", found=f"{key} = {value}", where=str(path), do="see docs/settings.md for the keys")
+    return expected(f"{key}: {first['msg']}", found=value, where=str(path), do="fix that key")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from adapters.lake import DeltaLake
     from assets.chain import Chain
+    from orchestration.alerting import Alerting
     from quant.ports import Ledger
 
 HISTORY_ASSETS = ("market_history", "feature_history", "label_history", "walk_forward_scores", "alpha_model", "backtest", "backtest_report")
@@ -36,6 +37,7 @@ class Workbench:
     instance: "dg.DagsterInstance"
     chain: "Chain"
     lake: "DeltaLake"
+    alerting: "Alerting"
 
     @classmethod
     @contextmanager
@@ -65,6 +67,7 @@ class Workbench:
                 instance=instance,
                 chain=chain,
                 lake=open_lake(root, library=chain.strategy.library),
+                alerting=definitions.alerting_of(definitions.defs),
             )
 
     @property

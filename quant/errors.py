@@ -46,6 +46,14 @@ class LedgerConflictError(LedgerError):
     """Halt: a key that is already in the ledger came back with other content."""
 
 
+class DeliveryError(AftercloseError):
+    """Try again later, and tell elsewhere meanwhile: a channel did not take a notice. ``refused``: it never will take this one."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
 class SequenceError(InputError):
     """Fix: a session was asked for before the one it builds on was done."""
 

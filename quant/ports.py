@@ -14,6 +14,7 @@ from quant.ledger.entries import Entry
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent
 
 if TYPE_CHECKING:
+    from quant.alerts.alert import AlertChange, Notice, Observation
     from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
 
@@ -277,4 +278,90 @@ class Warehouse(Protocol):
 
     def publish(self, facts: Mapping[str, str]) -> Mapping[str, int]:
         """Build it beside and rename it into place; returns the rows of every view. ``facts`` become the view `snapshot`."""
+        ...
+
+
+@runtime_checkable
+class Notifier(Protocol):
+    """A channel that tells people of alerts."""
+
+    def notify(self, notice: Notice, ui: str) -> Sequence[str]:
+        """Deliver one notice, with links that start at ``ui``, in bounded time; returns the recipients that were refused where others
+        took it. DeliveryError if nobody got it. Sending a notice twice is harmless: its id is the same.
+        """
+        ...
+
+
+class DeliveryOutcome(StrEnum):
+    """What became of a notice on a channel."""
+
+    SENT = "sent"
+    FAILED = "failed"  # tried again
+    REFUSED = "refused"  # the channel never takes this one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt to send a notice on a channel."""
+
+    recorded_at: datetime
+    notice: str
+    channel: str
+    outcome: DeliveryOutcome
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelHealth:
+    """Failures of a channel in a row up to now, and the last of them."""
+
+    failures: int
+    last_failure: datetime | None
+    detail: str
+
+
+@runtime_checkable
+class Outbox(Protocol):
+    """Alerts that stand and notices to be sent, durable: what was observed is never lost, what was sent is known. Every call is one
+    transaction.
+    """
+
+    def observe(self, observed: Sequence[Observation], *, run: tuple[str, datetime] | None = None) -> Notice | None:
+        """Write what ``observed`` changes (quant.alerts.alert.changes) as one notice for the channels in use; None if it changes nothing.
+        With ``run`` (its id and end) a second call for the same run is nothing: a late look at an old run undoes no newer one.
+        """
+        ...
+
+    def unseen(self, runs: Collection[str]) -> set[str]:
+        """Those of ``runs`` that were not observed yet."""
+        ...
+
+    def last_run(self) -> datetime | None:
+        """The newest end of a run that was observed."""
+        ...
+
+    def standing(self) -> Sequence[tuple[datetime, AlertChange]]:
+        """Alerts that opened and did not clear, with the instant, oldest first."""
+        ...
+
+    def pending(self, channel: str) -> Sequence[Notice]:
+        """Notices that the channel is still to get, oldest first: neither sent, refused nor tried quant.alerts.attempts.MOST_ATTEMPTS
+        times.
+        """
+        ...
+
+    def took(self, channel: str, notices: Collection[str]) -> set[str]:
+        """Those of ``notices`` that the channel took or refused."""
+        ...
+
+    def record_delivery(self, notice: str, channel: str, outcome: DeliveryOutcome, detail: str) -> None:
+        """Append what became of an attempt."""
+        ...
+
+    def health(self, channel: str) -> ChannelHealth:
+        """How the channel did lately."""
+        ...
+
+    def recent(self, most: int) -> Sequence[tuple[Notice, Sequence[Delivery]]]:
+        """The newest notices with every attempt to send them, newest first."""
         ...

@@ -1,4 +1,5 @@
-"""The ledger's tables as of the newest migration. Every table is append-only (adapters.ledger.append_only).
+"""The ledger's tables, and those of the alerts beside them, as of the newest migration. Every one is append-only
+(adapters.ledger.append_only).
 
 A change here needs a new file in migrations/versions and its name in HEAD; tests hold the three together.
 """
@@ -9,7 +10,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKe
 
 from adapters.ledger.types import ScaledDecimal, UtcInstant
 
-HEAD = "0002"
+HEAD = "0003"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -123,4 +124,51 @@ audit = Table(
     Column("kind", String, nullable=False),
     Column("payload", JSON, nullable=False),
     Index("audit_by_kind", "kind", "sequence"),
+)
+
+# One row per notice: changes of alerts that are told together. channels are those in use when it was written.
+alert_notices = Table(
+    "alert_notices",
+    metadata,
+    Column("sequence", SEQUENCE, primary_key=True),
+    Column("recorded_at", UtcInstant, nullable=False),
+    Column("notice", String, nullable=False),
+    Column("channels", JSON, nullable=False),
+    UniqueConstraint("notice", name="alert_notices_id"),
+)
+
+# One row per alert that opened or cleared. An alert stands if the newest row of its key says opened.
+alert_changes = Table(
+    "alert_changes",
+    metadata,
+    Column("sequence", SEQUENCE, primary_key=True),
+    Column("notice", String, ForeignKey("alert_notices.notice", name="alert_changes_notice"), nullable=False),
+    Column("state", String, nullable=False),
+    Column("scope", String, nullable=False),
+    Column("key", String, nullable=False),
+    Column("alert", JSON, nullable=False),
+    Index("alert_changes_by_key", "key", "sequence"),
+    Index("alert_changes_by_notice", "notice", "sequence"),
+)
+
+# One row per attempt to send a notice on a channel.
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("sequence", SEQUENCE, primary_key=True),
+    Column("recorded_at", UtcInstant, nullable=False),
+    Column("notice", String, ForeignKey("alert_notices.notice", name="alert_deliveries_notice"), nullable=False),
+    Column("channel", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("detail", String, nullable=False),
+    Index("alert_deliveries_by_channel", "channel", "notice"),
+)
+
+# One row per run whose checks and end were observed.
+alert_runs = Table(
+    "alert_runs",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("ended_at", UtcInstant, nullable=False),
+    Index("alert_runs_by_end", "ended_at"),
 )

@@ -161,5 +161,5 @@ def test_rows_that_do_not_fit_the_terminal_are_shown_one_value_a_line_and_none_i
 def test_every_command_explains_itself():
     done = afterclose(Path("unused"), "--help")
     assert done.returncode == 0
-    for command in ("demo", "history", "paper-run", "backfill", "status", "report", "sql", "start", "stop", "factors"):
+    for command in ("demo", "history", "paper-run", "backfill", "status", "report", "sql", "start", "stop", "factors", "alerts"):
         assert command in done.stdout

@@ -15,12 +15,24 @@ from pydantic import ValidationError
 from adapters.clock import FixedClock
 from adapters.sources.sample import SampleSource
 from assets.chain import Chain
-from orchestration.definitions import build_definitions, last_session
+from orchestration.definitions import alerting_of, build_definitions, last_session
 from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
 from orchestration.settings import FilesSourceSettings
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
-from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, ReportPublisher, SessionStart, Warehouse
+from quant.ports import (
+    BarSource,
+    Broker,
+    Clock,
+    Lake,
+    Ledger,
+    ModelStore,
+    Notifier,
+    Outbox,
+    ReportPublisher,
+    SessionStart,
+    Warehouse,
+)
 from tests.chain.conftest import settings_of
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -49,7 +61,9 @@ def test_every_resource_serves_its_port(defs: dg.Definitions):
     assert isinstance(chain.source, BarSource)
     assert isinstance(chain.clock, Clock)
     assert isinstance(chain.broker(lambda session: None), Broker)  # type: ignore[arg-type, return-value]
-    assert set(ports) | {"chain"} == set(defs.resources)
+    assert all(isinstance(notifier, Notifier) for notifier in alerting_of(defs).channels.values())
+    assert isinstance(alerting_of(defs).outbox(), Outbox)
+    assert set(ports) | {"chain", "alerting"} == set(defs.resources)
 
 
 def test_a_server_can_load_them(defs: dg.Definitions):

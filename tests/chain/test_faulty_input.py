@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 from adapters.sources.sample import SampleSource
+from orchestration.definitions import alerting_of
+from quant.alerts.alert import Alert, AlertKind, AlertSeverity
 from quant.errors import AftercloseError
 from tests.chain.conftest import Root, files_source, settings_of
 
@@ -38,6 +40,13 @@ def set_close(symbol: str, session: date, factor: float) -> Change:
         return bars.with_columns(close=pl.when(at(symbol, session)).then(pl.col("close") * factor).otherwise("close"))
 
     return change
+
+
+def alerts(root: Root, instance: dg.DagsterInstance) -> list[Alert]:
+    """What stands after a look at the runs."""
+    alerting = alerting_of(root.defs)
+    alerting.look_at_runs(instance)
+    return [change.alert for _, change in alerting.outbox().standing()]
 
 
 def figures(root: Root) -> pl.DataFrame:
@@ -80,6 +89,12 @@ def test_a_bad_row_in_a_session_is_quarantined_and_the_rest_of_the_session_trade
         root = root_with(tmp_path / "root", instance, set_close("MSFT", PAPER, -1.0))
         root.history()
         failed = root.days([PAPER])[PAPER]
+        told = alerts(root, instance)
+    (row,) = (alert for alert in told if alert.symbol == "MSFT" and alert.rule == "r05_prices_positive")
+    assert (row.kind, row.severity, row.session) == (AlertKind.FINDING, AlertSeverity.WARNING, PAPER)
+    assert "close -" in row.observed
+    assert row.path == "/assets/quarantined_bars?view=checks&checkDetail=nothing_is_quarantined"
+    assert not [alert for alert in told if alert.kind is AlertKind.RUN]
     assert {(c.check, c.severity) for c in failed} >= {("nothing_is_quarantined", "WARN")}
     assert root.lake.read("quarantined_bars", first=PAPER, last=PAPER)["symbol"].to_list() == ["MSFT"]
     for table in ("accepted_bars", "adjusted_bars", "alpha158", "scores"):
@@ -99,6 +114,12 @@ def test_a_feed_fault_stops_the_session_before_anything_is_decided(tmp_path: Pat
         root.history()
         with pytest.raises(AftercloseError, match="was stopped by: feed_is_sound of accepted_bars"):
             root.days([PAPER])
+        told = alerts(root, instance)
+    (run,) = (alert for alert in told if alert.kind is AlertKind.RUN)
+    assert (run.rule, run.session) == ("run of daily", PAPER)
+    assert "feed_is_sound" in run.observed
+    (stop,) = (alert for alert in told if alert.rule == "r21_feed_fault")
+    assert (stop.severity, stop.symbol, stop.observed) == (AlertSeverity.ERROR, "*", "5 of 5 blocked (100.0 %)")
     assert root.ledger.orders("paper") == []
     assert root.ledger.decision("paper", PAPER) is None
     assert root.lake.read("accepted_bars", first=PAPER, last=PAPER).is_empty()

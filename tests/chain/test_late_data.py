@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 
 from adapters.sources.sample import SampleSource
+from orchestration.definitions import alerting_of
+from quant.alerts.alert import AlertKind
 from quant.errors import AftercloseError, InputError, SequenceError
 from quant.ledger.entries import EntryKind
 from quant.tables import TABLES
@@ -106,6 +108,10 @@ def test_a_split_learned_days_later_is_booked_once_on_what_was_held_and_restates
     case.put(actions=real_actions((D3, symbol, "split", 2.0)))
     failed = case.root.days([D4])[D4]
     assert ("actions_came_in_time", "WARN") in {(c.check, c.severity) for c in failed}
+    alerting = alerting_of(case.root.defs)
+    alerting.look_at_runs(case.root.instance)
+    told = [change.alert for _, change in alerting.outbox().standing() if change.alert.kind is AlertKind.REVISION]
+    assert [(alert.session, alert.symbol, alert.rule) for alert in told] == [(D3, symbol, "late_split")]
     booked = [e for e in case.root.ledger.entries("paper") if e.kind is EntryKind.SPLIT]
     assert [(e.symbol, e.session, e.quantity) for e in booked] == [(symbol, D4, before)]
     after = case.root.table("adjusted_bars").filter(pl.col("symbol") == symbol, pl.col("session") >= D3)
