@@ -5,6 +5,8 @@ A finding without a row: there is nothing to quarantine, but the symbol counts a
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import polars as pl
 
 from quant.quality.rule import GateView, Rule, Severity, findings
@@ -12,7 +14,9 @@ from quant.quality.rule import GateView, Rule, Severity, findings
 
 def _find(view: GateView) -> pl.DataFrame:
     within = view.settings.active_sessions
-    received = pl.concat([view.activity, view.rows.select("session", "symbol")])
+    recent = view.calendar.sessions(view.calendar.days[0], view.first - timedelta(days=1))[-within:]
+    earlier = view.earlier.filter(pl.col("session").is_in(recent))
+    received = pl.concat([rows.select("session", "symbol") for rows in (earlier, view.rows)])
     days = view.calendar.sessions(received.select(pl.col("session").min()).item() or view.first, view.last)
     numbered = pl.DataFrame({"session": days}, schema={"session": pl.Date}).with_row_index("number")
     bars = received.join(numbered, on="session").unique(["symbol", "number"]).sort("symbol", "number")
