@@ -68,6 +68,7 @@ def moves(
 
     - number: of the session, counted from the calendar's first;
     - before_session, before_open to before_volume, before_level: the sound bar before; null if it is more than ``volume_sessions`` old;
+    - unchanged: it has the close of each of the ``unchanged_sessions`` - 1 sessions before;
     - split_index, level: the product of the splits up to the session, and close x split_index;
     - split, dividend: new shares per old, and USD, of the actions that went ex since. Both conventions of quant.market.adjustment are the
       same for a jump of 30 %, so a dividend counts per old share;
@@ -78,7 +79,9 @@ def moves(
     """
     bars = _sound(pl.concat([earlier.select(SEEN), rows.select(SEEN)]), calendar, last_closed)
     indexed = _with_indices(bars, actions)
-    near = (pl.col("symbol") == pl.col("symbol").shift(1)) & (pl.col("number") - pl.col("number").shift(1) <= settings.volume_sessions)
+    since = pl.when(pl.col("symbol") == pl.col("symbol").shift(1)).then(pl.col("number") - pl.col("number").shift(1))
+    near = since <= settings.volume_sessions
+    same = (since == 1) & (pl.col("close") == pl.col("close").shift(1))
 
     def before(name: str) -> pl.Expr:
         return pl.when(near).then(pl.col(name).shift(1))
@@ -89,6 +92,7 @@ def moves(
         split=pl.col("split_index") / before("split_index"),
         dividend=pl.col("paid") - before("paid"),
         median=volumes.over("symbol"),
+        unchanged=pl.all_horizontal(same.shift(by).fill_null(value=False) for by in range(settings.unchanged_sessions - 1)),
     )
 
     def ratio(name: str) -> pl.Expr:
@@ -113,12 +117,13 @@ def _sound(bars: pl.DataFrame, calendar: ExchangeCalendar, last_closed: date) ->
     number = pl.DataFrame({"session": calendar.days}, schema={"session": pl.Date}).with_row_index("number")
     highest, lowest = pl.max_horizontal("open", "close", "low"), pl.min_horizontal("open", "close", "high")
     finite = pl.all_horizontal(pl.col(*PRICES, "volume").is_finite())
-    sound = bars.filter(
+    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift(1) for name in _KEY).fill_null(value=False)
+    sound = bars.sort(_KEY).filter(
         finite & (pl.col("low") > 0) & (pl.col("volume") >= 0) & (pl.col("high") >= highest) & (pl.col("low") <= lowest),
         pl.col("session") <= last_closed,
-        ~bars.select(_KEY).is_duplicated(),
+        ~(same | same.shift(-1, fill_value=False)),
     )
-    return sound.join(number.with_columns(pl.col("number").cast(pl.Int64)), on="session").sort(_KEY)
+    return sound.join(number.with_columns(pl.col("number").cast(pl.Int64)), on="session", maintain_order="left")
 
 
 def _with_indices(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:

@@ -19,8 +19,8 @@ def _find(view: GateView) -> pl.DataFrame:
     received = pl.concat([rows.select("session", "symbol") for rows in (earlier, view.rows)])
     days = view.calendar.sessions(received.select(pl.col("session").min()).item() or view.first, view.last)
     numbered = pl.DataFrame({"session": days}, schema={"session": pl.Date}).with_row_index("number")
-    bars = received.join(numbered, on="session").unique(["symbol", "number"]).sort("symbol", "number")
-    following = pl.col("number").shift(-1, fill_value=len(days)).over("symbol")
+    bars = received.join(numbered, on="session").sort("symbol", "number")  # of two bars of one key the second has what follows
+    following = pl.when(pl.col("symbol") == pl.col("symbol").shift(-1)).then(pl.col("number").shift(-1)).otherwise(len(days))
     gaps = bars.with_columns(until=pl.min_horizontal(following, pl.col("number") + within + 1))
     missing = (
         gaps.filter(pl.col("until") > pl.col("number") + 1)
