@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
@@ -200,22 +201,33 @@ faults: dict[str, Callable[[Row], list[Row]]] = {
     "crashed": lambda row: [times(row, 0.59, 8)],
     "repeated": lambda row: [{**row, "open": 10.0}],
     "quiet": lambda row: [{**row, "volume": 0.0}],
+    "busy": lambda row: [{**row, "volume": 60_000.0}],
 }
 cells = st.tuples(st.integers(0, len(DAYS) - 1), st.sampled_from(FIVE))
 
 
 splits = st.dictionaries(cells, st.sampled_from([2.0, 0.5, 1.5]), max_size=3)
+levels = st.dictionaries(cells, st.sampled_from([2.0, 0.5, 1.5, 0.01]), max_size=3)
 
 
-def panel(at: dict[tuple[int, str], str], listed: dict[str, int], delisted: dict[str, int]) -> pl.DataFrame:
-    return raw(
-        *(
-            row
-            for n, symbol in product(range(len(DAYS)), FIVE)
-            if listed.get(symbol, 0) <= n <= delisted.get(symbol, 99)
-            for row in faults[at.get((n, symbol), "gone")](bar(str(DAYS[n]), symbol))
-        )
-    )
+def panel(
+    at: dict[tuple[int, str], str],
+    level: dict[tuple[int, str], float],
+    listed: dict[str, int] | None = None,
+    delisted: dict[str, int] | None = None,
+) -> pl.DataFrame:
+    """``at``: faults of one row; ``level``: new shares per old from a session on, recorded or not."""
+
+    def rows(n: int, symbol: str) -> list[Row]:
+        new = prod(value for (since, whose), value in level.items() if whose == symbol and since <= n)
+        return faults[at.get((n, symbol), "gone")](times(bar(str(DAYS[n]), symbol), 1 / new, new))
+
+    there = [
+        (n, symbol)
+        for n, symbol in product(range(len(DAYS)), FIVE)
+        if (listed or {}).get(symbol, 0) <= n <= (delisted or {}).get(symbol, 99)
+    ]
+    return raw(*(row for n, symbol in there for row in rows(n, symbol)))
 
 
 def recorded(at: dict[tuple[int, str], float]) -> Beside:
@@ -225,14 +237,20 @@ def recorded(at: dict[tuple[int, str], float]) -> Beside:
 @settings(max_examples=6)
 @given(
     at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    level=levels,
     split=splits,
     listed=st.dictionaries(st.sampled_from(FIVE), st.integers(0, 6)),
     delisted=st.dictionaries(st.sampled_from(FIVE), st.integers(3, 9)),
 )
+@example(at={(8, "A"): "busy"}, level={(8, "A"): 2.0}, split={}, listed={}, delisted={})  # held or not: by the volumes before the jump
 def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
-    at: dict[tuple[int, str], str], split: dict[tuple[int, str], float], listed: dict[str, int], delisted: dict[str, int]
+    at: dict[tuple[int, str], str],
+    level: dict[tuple[int, str], float],
+    split: dict[tuple[int, str], float],
+    listed: dict[str, int],
+    delisted: dict[str, int],
 ):
-    rows, known = panel(at, listed, delisted), recorded(split)
+    rows, known = panel(at, level, listed, delisted), recorded(split)
     whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED, thresholds=SHORT, beside=known)
     starts = [DAYS[0], *(day + timedelta(days=1) for day in DAYS[:-1])]
     parts = [
@@ -245,9 +263,16 @@ def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
 
 
 @settings(max_examples=8)
-@given(at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25), split=splits, until=st.integers(0, 14))
-def test_a_verdict_knows_no_later_session(at: dict[tuple[int, str], str], split: dict[tuple[int, str], float], until: int):
-    rows, known, last = panel(at, {}, {}), recorded(split), DAYS[until]
+@given(
+    at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    level=levels,
+    split=splits,
+    until=st.integers(0, 14),
+)
+def test_a_verdict_knows_no_later_session(
+    at: dict[tuple[int, str], str], level: dict[tuple[int, str], float], split: dict[tuple[int, str], float], until: int
+):
+    rows, known, last = panel(at, level), recorded(split), DAYS[until]
     early = Beside(actions=known.actions.filter(pl.col("ex_date") <= last))
     whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED, thresholds=SHORT, beside=known)
     then = judged(rows.filter(pl.col("session") <= last), DAYS[0], last, last_closed=CLOSED, thresholds=SHORT, beside=early)
@@ -258,14 +283,15 @@ def test_a_verdict_knows_no_later_session(at: dict[tuple[int, str], str], split:
 @settings(max_examples=8)
 @given(
     at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    level=levels,
     split=splits,
     power=st.integers(-9, 9),
     seed=st.integers(0, 99),
 )
 def test_neither_the_unit_of_prices_nor_the_order_of_rows_changes_a_verdict(
-    at: dict[tuple[int, str], str], split: dict[tuple[int, str], float], power: int, seed: int
+    at: dict[tuple[int, str], str], level: dict[tuple[int, str], float], split: dict[tuple[int, str], float], power: int, seed: int
 ):
-    rows, known = panel(at, {}, {}), recorded(split)
+    rows, known = panel(at, level), recorded(split)
     scaled = rows.with_columns(pl.col("open", "high", "low", "close", "vwap") * 2.0**power).sample(fraction=1, shuffle=True, seed=seed)
     one, other = (judged(frame, DAYS[0], DAYS[-1], thresholds=SHORT, beside=known) for frame in (rows, scaled))
     verdict = ("session", "symbol", "rule", "severity")
