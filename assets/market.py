@@ -1,7 +1,7 @@
 """Raw bars, corporate actions, the gate and adjustment: for a range of sessions (history) and for one (daily), by the same functions."""
 
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -14,6 +14,7 @@ from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
 from quant.ports import BarSource, Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
+from quant.quality.rule import SEEN, Beside
 from quant.tables import UTC_INSTANT
 
 WORST_ROWS = 10
@@ -75,8 +76,8 @@ def require_previous(chain: Chain, lake: Lake, session: date) -> None:
 def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> GateResult:
     """Judge first..last as known by an instant and put findings, accepted and quarantined rows in the place of the old ones."""
     raw = bars_as_of(lake.read("raw_bars", first=first, last=last), known_by)
-    before = chain.back(first, chain.gate.active_sessions)
-    context = lake.read("raw_bars", first=before, last=last, columns=["session", "symbol"]).filter(pl.col("session") < first)
+    before, eve = chain.back(first, chain.gate.earlier_sessions), first - timedelta(days=1)
+    context = bars_as_of(lake.read("raw_bars", first=before, last=eve, columns=[*SEEN, "source", "known_at"]), known_by)
     result = gate(
         raw,
         first=first,
@@ -86,6 +87,7 @@ def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datet
         settings=chain.gate,
         absent=chain.source.facts.absent,
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
+        beside=Beside(actions=known_actions(lake, known_by)),
     )
     lake.replace("bar_findings", result.findings, first=first, last=last)
     lake.replace("quarantined_bars", result.quarantined, first=first, last=last)
@@ -191,7 +193,8 @@ def history_is_clean(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake
     """Warns of quarantined rows and stopped sessions in the history, with the worst of them."""
     findings = lake.read("bar_findings", last=chain.history_last)
     metadata = {**counts(findings), "worst": worst(findings)}
-    return dg.AssetCheckResult(passed=findings.is_empty(), severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+    clean = findings.filter(pl.col("severity") != "warn").is_empty()
+    return dg.AssetCheckResult(passed=clean, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
 def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:

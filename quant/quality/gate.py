@@ -13,7 +13,8 @@ import polars as pl
 
 import quant.quality.rules
 from quant.market.contracts import checked
-from quant.quality.rule import WHOLE_SESSION, GateSettings, GateView, Rule, Severity
+from quant.quality.moves import jumps, moves
+from quant.quality.rule import SEEN, WHOLE_SESSION, Beside, GateSettings, GateView, Rule, Severity
 from quant.tables import TABLES
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ def rules() -> tuple[Rule, ...]:
     return tuple(import_module(f"quant.quality.rules.{name}").RULE for name in names)
 
 
+def reasons() -> dict[str, str]:
+    """Rule id -> why, the first line of the rule's file."""
+    return {rule.id: (import_module(f"quant.quality.rules.{rule.id}").__doc__ or "").partition("\n")[0] for rule in rules()}
+
+
 def gate(
     rows: pl.DataFrame,
     *,
@@ -50,20 +56,28 @@ def gate(
     settings: GateSettings,
     absent: frozenset[str],
     last_closed_session: date,
+    beside: Beside | None = None,
 ) -> GateResult:
     """Judge ``rows`` of raw_bars (as of an instant) of the days first..last. A range gives the rows that its parts give, if days between
-    sessions go with the session after them: judge D from the day after the session before D.
+    sessions go with the session after them: judge D from the day after the session before D. No verdict depends on a later session.
 
-    ``context`` is (session, symbol) of the bars received in the ``settings.active_sessions`` sessions before ``first``; more do no harm.
-    Symbol-sessions with a blocking finding and whole sessions with a stopping one are quarantined, the rest accepted. ContractError if
-    ``rows`` has not the columns and types of raw_bars.
+    ``context`` has the SEEN columns of the bars received in the ``settings.earlier_sessions`` sessions before ``first``; more do no harm.
+    ``beside`` is what else was known at the instant. Symbol-sessions with a blocking finding and whole sessions with a stopping one are
+    quarantined, the rest accepted. ContractError if ``rows`` has not the columns and types of raw_bars.
     """
+    known = beside or Beside()
     judged = checked(rows, TABLES["raw_bars"]).filter(pl.col("session").is_between(first, last)).sort(*_KEY, "digest")
-    before = calendar.sessions(calendar.days[0], first - timedelta(days=1))[-settings.active_sessions :]
+    before = calendar.sessions(calendar.days[0], first - timedelta(days=1))[-settings.earlier_sessions :]
+    earlier = context.select(SEEN).filter(pl.col("session").is_in(before))
+    moved = moves(judged, earlier, known.actions, calendar=calendar, last_closed=last_closed_session, settings=settings)
+    in_range = pl.col("session").is_between(first, last)
     view = GateView(
         rows=judged,
-        activity=context.select(_KEY).filter(pl.col("session").is_in(before)),
-        blocked=judged.select(_KEY).clear(),
+        earlier=earlier,
+        moves=moved.filter(in_range),
+        jumps=jumps(moved, settings).filter(in_range),
+        beside=known,
+        flagged=judged.select(_KEY).clear(),
         first=first,
         last=last,
         last_closed=last_closed_session,
@@ -72,8 +86,9 @@ def gate(
         settings=settings,
     )
     row_findings = _found(view, over_findings=False)
-    blocked = row_findings.filter(pl.col("severity") == Severity.BLOCK).select(_KEY).unique()
-    findings = pl.concat([row_findings, _found(replace(view, blocked=blocked), over_findings=True)]).sort(*_KEY, "rule")
+    telling = [rule.id for rule in rules() if rule.tells_of_feed]
+    flagged = row_findings.filter((pl.col("severity") == Severity.BLOCK) | pl.col("rule").is_in(telling)).select(_KEY).unique()
+    findings = pl.concat([row_findings, _found(replace(view, flagged=flagged), over_findings=True)]).sort(*_KEY, "rule")
     marked = _marked(judged, findings)
     return GateResult(
         findings=findings,
@@ -89,14 +104,15 @@ def stopped_sessions(findings: pl.DataFrame) -> list[date]:
 
 def _found(view: GateView, *, over_findings: bool) -> pl.DataFrame:
     """Rows of bar_findings of the rules of one stage; one for a key that a rule found several times (duplicate rows)."""
-    found = [
-        rule.find(view).with_columns(rule=pl.lit(rule.id), severity=pl.lit(rule.severity.value))
-        for rule in rules()
-        if rule.over_findings == over_findings
-    ]
+    found = [_attributed(rule.find(view), rule) for rule in rules() if rule.over_findings == over_findings]
     columns = list(TABLES["bar_findings"].columns)
     every = pl.concat([TABLES["bar_findings"].empty(), *(frame.select(columns) for frame in found)])
     return every.sort(columns).unique([*_KEY, "rule"], keep="first", maintain_order=True)
+
+
+def _attributed(found: pl.DataFrame, rule: Rule) -> pl.DataFrame:
+    severity = pl.col("severity") if "severity" in found.columns else pl.lit(rule.severity.value)
+    return found.with_columns(rule=pl.lit(rule.id), severity=severity)
 
 
 def _marked(rows: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:

@@ -85,8 +85,12 @@ def test_one_changed_bar_moves_the_figures_of_the_report(clean: Root, tmp_path: 
 
 
 def test_a_bad_row_in_a_session_is_quarantined_and_the_rest_of_the_session_trades(tmp_path: Path):
+    def change(bars: pl.DataFrame) -> pl.DataFrame:
+        busy = pl.when(at("IBM", PAPER)).then(pl.col("volume") * 20).otherwise("volume")
+        return set_close("MSFT", PAPER, -1.0)(bars).with_columns(volume=busy)
+
     with dg.DagsterInstance.ephemeral() as instance:
-        root = root_with(tmp_path / "root", instance, set_close("MSFT", PAPER, -1.0))
+        root = root_with(tmp_path / "root", instance, change)
         root.history()
         failed = root.days([PAPER])[PAPER]
         told = alerts(root, instance)
@@ -102,7 +106,11 @@ def test_a_bad_row_in_a_session_is_quarantined_and_the_rest_of_the_session_trade
         assert root.lake.read(table, first=PAPER, last=PAPER, columns=["symbol"]).height == 4
     assert root.lake.read("orders", first=PAPER, last=PAPER, where={"book": "paper"}).height > 0
     findings = root.lake.read("bar_findings", first=PAPER, last=PAPER)
-    assert "r05_prices_positive" in findings["rule"].to_list()
+    assert findings.select("symbol", "rule").rows() == [
+        ("IBM", "r17_volume_outlier"),  # by the volumes of the history
+        ("MSFT", "r04_low_is_lowest"),
+        ("MSFT", "r05_prices_positive"),
+    ]
 
 
 def test_a_feed_fault_stops_the_session_before_anything_is_decided(tmp_path: Path):

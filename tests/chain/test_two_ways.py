@@ -194,5 +194,6 @@ def test_a_split_between_the_two_paper_starts_moves_the_index_and_no_label(ways:
     around = ways.daily.table("forward_returns").filter(pl.col("session").is_between(first, last))
     assert set(around["symbol"]) > {"AAPL"}
     assert around["label"].abs().max() < 0.15  # type: ignore[operator]
+    assert ways.daily.table("quarantined_bars").is_empty()
     levels = ways.daily.lake.read("adjusted_bars", first=first, last=last).filter(pl.col("symbol") == "AAPL")["split_index"]
     assert levels.unique().len() == (2 if ways.window is SPLIT else 1)

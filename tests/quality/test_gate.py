@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
@@ -15,9 +16,9 @@ from quant.calendar import exchange_calendar
 from quant.errors import ContractError
 from quant.market.contracts import checked
 from quant.quality.gate import GateResult, gate, stopped_sessions
-from quant.quality.rule import GateSettings
+from quant.quality.rule import Beside, GateSettings
 from quant.tables import TABLES
-from tests.quality.rows import Row, bar, raw
+from tests.quality.rows import Row, actions, bar, raw, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 XNYS = exchange_calendar()
 THU, FRI = "2013-02-28", "2013-03-01"
 THURSDAY, FRIDAY = date(2013, 2, 28), date(2013, 3, 1)
-NO_CONTEXT = raw().select("session", "symbol")
+NO_CONTEXT = raw()
 FIVE = "ABCDE"
 
 
@@ -38,6 +39,7 @@ def judged(
     thresholds: GateSettings = GateSettings(),  # noqa: B008
     absent: frozenset[str] = frozenset(),
     last_closed: date = FRIDAY,
+    beside: Beside | None = None,
 ) -> GateResult:
     return gate(
         rows,
@@ -48,6 +50,7 @@ def judged(
         settings=thresholds,
         absent=absent,
         last_closed_session=last_closed,
+        beside=beside,
     )
 
 
@@ -125,19 +128,22 @@ def test_missing_symbols_count_towards_a_feed_fault():
 def test_a_session_without_any_row_is_a_feed_fault():
     result = judged(rows_of().filter(pl.col("session") == THURSDAY))
     assert stopped_sessions(result.findings) == [FRIDAY]
-    assert result.findings.filter(pl.col("severity") == "stop")["observed"].item() == "5 of 5 blocked (100.0 %)"
+    stops = result.findings.filter(pl.col("severity") == "stop").select("rule", "observed").rows()
+    assert stops == [("r20_universe_shrinks", "0 symbols, 100.0 % fewer"), ("r21_feed_fault", "5 of 5 faulty (100.0 %)")]
 
 
 def test_thresholds_are_settings():
     strict = GateSettings(feed_fault_ratio=0.0, feed_fault_min_symbols=1)
     assert stopped_sessions(judged(rows_of(A={"low": -9.0}), thresholds=strict).findings) == [FRIDAY]
     rows = rows_of().filter(~((pl.col("symbol") == "A") & (pl.col("session") == FRIDAY)))
-    context = raw(bar("2013-02-27", "Z")).select("session", "symbol")
+    context = raw(bar("2013-02-27", "Z"))
     assert set(judged(rows, context=context).findings["symbol"]) == {"A", "Z", "*"}
     assert judged(rows, FRIDAY, context=context, thresholds=GateSettings(active_sessions=1)).findings.is_empty()
 
 
-@pytest.mark.parametrize("wrong", [{"feed_fault_ratio": 1.5}, {"active_sessions": 0}, {"feed_fault_min_symbols": 0}, {"typo": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"feed_fault_ratio": 1.5}, {"active_sessions": 0}, {"feed_fault_min_symbols": 0}, {"jump_ratio": 1.0}, {"typo": 1}]
+)
 def test_a_setting_out_of_range_or_unknown_is_refused(wrong: dict[str, float]):
     with pytest.raises(ValidationError):
         GateSettings.model_validate(wrong)
@@ -158,14 +164,14 @@ def test_a_wrong_type_is_refused_by_the_contract():
 
 
 def test_days_outside_the_range_are_not_judged():
-    result = judged(rows_of(A={"low": -9.0}), FRIDAY, context=rows_of().select("session", "symbol"))
+    result = judged(rows_of(A={"low": -9.0}), FRIDAY, context=rows_of())
     assert result.accepted["session"].unique().to_list() == [FRIDAY]
     assert result.findings.height == 1
 
 
 def test_context_of_the_sessions_judged_does_not_hide_a_missing_bar():
     rows = rows_of().filter(~((pl.col("symbol") == "A") & (pl.col("session") == FRIDAY)))
-    assert judged(rows, context=rows_of().select("session", "symbol")).findings["symbol"].to_list() == ["A"]
+    assert judged(rows, context=rows_of()).findings["symbol"].to_list() == ["A"]
 
 
 def test_stray_rows_on_a_day_without_a_session_do_not_count_as_a_feed_fault():
@@ -176,8 +182,9 @@ def test_stray_rows_on_a_day_without_a_session_do_not_count_as_a_feed_fault():
     assert result.accepted.height == 10
 
 
-# Faults on a small market of ten sessions around a weekend and a holiday (2013-02-18).
-DAYS = XNYS.sessions(date(2013, 2, 14), date(2013, 2, 28))
+# Faults on a small market of sixteen sessions around a weekend and a holiday (2013-02-18); a verdict reads nine sessions before its own.
+DAYS = XNYS.sessions(date(2013, 2, 6), date(2013, 2, 28))
+SHORT = GateSettings(volume_sessions=5, hold_sessions=2, market_min_symbols=4)
 CLOSED = DAYS[-2]
 faults: dict[str, Callable[[Row], list[Row]]] = {
     "missing": lambda row: [],
@@ -189,31 +196,104 @@ faults: dict[str, Callable[[Row], list[Row]]] = {
     "weekend": lambda row: [{**row, "session": date(2013, 2, 17)}],
     "holiday": lambda row: [row, {**row, "session": date(2013, 2, 18), "volume": -5.0}],
     "gone": lambda row: [row],
+    "halved": lambda row: [times(row, 0.5, 2)],
+    "hundredfold": lambda row: [times(row, 100)],
+    "crashed": lambda row: [times(row, 0.59, 8)],
+    "repeated": lambda row: [{**row, "open": 10.0}],
+    "quiet": lambda row: [{**row, "volume": 0.0}],
+    "busy": lambda row: [{**row, "volume": 60_000.0}],
 }
 cells = st.tuples(st.integers(0, len(DAYS) - 1), st.sampled_from(FIVE))
 
 
-@settings(max_examples=12)
+splits = st.dictionaries(cells, st.sampled_from([2.0, 0.5, 1.5]), max_size=3)
+levels = st.dictionaries(cells, st.sampled_from([2.0, 0.5, 1.5, 0.01]), max_size=3)
+
+
+def panel(
+    at: dict[tuple[int, str], str],
+    level: dict[tuple[int, str], float],
+    listed: dict[str, int] | None = None,
+    delisted: dict[str, int] | None = None,
+) -> pl.DataFrame:
+    """``at``: faults of one row; ``level``: new shares per old from a session on, recorded or not."""
+
+    def rows(n: int, symbol: str) -> list[Row]:
+        new = prod(value for (since, whose), value in level.items() if whose == symbol and since <= n)
+        return faults[at.get((n, symbol), "gone")](times(bar(str(DAYS[n]), symbol), 1 / new, new))
+
+    there = [
+        (n, symbol)
+        for n, symbol in product(range(len(DAYS)), FIVE)
+        if (listed or {}).get(symbol, 0) <= n <= (delisted or {}).get(symbol, 99)
+    ]
+    return raw(*(row for n, symbol in there for row in rows(n, symbol)))
+
+
+def recorded(at: dict[tuple[int, str], float]) -> Beside:
+    return Beside(actions=actions(*((str(DAYS[n]), symbol, "split", value) for (n, symbol), value in at.items())))
+
+
+@settings(max_examples=6)
 @given(
     at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    level=levels,
+    split=splits,
     listed=st.dictionaries(st.sampled_from(FIVE), st.integers(0, 6)),
     delisted=st.dictionaries(st.sampled_from(FIVE), st.integers(3, 9)),
 )
+@example(at={(8, "A"): "busy"}, level={(8, "A"): 2.0}, split={}, listed={}, delisted={})  # held or not: by the volumes before the jump
 def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
-    at: dict[tuple[int, str], str], listed: dict[str, int], delisted: dict[str, int]
+    at: dict[tuple[int, str], str],
+    level: dict[tuple[int, str], float],
+    split: dict[tuple[int, str], float],
+    listed: dict[str, int],
+    delisted: dict[str, int],
 ):
-    rows = raw(
-        *(
-            row
-            for n, symbol in product(range(len(DAYS)), FIVE)
-            if listed.get(symbol, 0) <= n <= delisted.get(symbol, 99)
-            for row in faults[at.get((n, symbol), "gone")](bar(str(DAYS[n]), symbol))
-        )
-    )
-    whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED)
+    rows, known = panel(at, level, listed, delisted), recorded(split)
+    whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED, thresholds=SHORT, beside=known)
     starts = [DAYS[0], *(day + timedelta(days=1) for day in DAYS[:-1])]
-    received = rows.select("session", "symbol")
-    parts = [judged(rows, first, last, context=received, last_closed=CLOSED) for first, last in zip(starts, DAYS, strict=True)]
+    parts = [
+        judged(rows, first, last, context=rows, last_closed=CLOSED, thresholds=SHORT, beside=known)
+        for first, last in zip(starts, DAYS, strict=True)
+    ]
     for table in ("findings", "accepted", "quarantined"):
         assert_frame_equal(pl.concat([getattr(part, table) for part in parts]), getattr(whole, table), check_exact=True)
     assert whole.accepted.height + whole.quarantined.height == rows.height
+
+
+@settings(max_examples=8)
+@given(
+    at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    level=levels,
+    split=splits,
+    until=st.integers(0, 14),
+)
+def test_a_verdict_knows_no_later_session(
+    at: dict[tuple[int, str], str], level: dict[tuple[int, str], float], split: dict[tuple[int, str], float], until: int
+):
+    rows, known, last = panel(at, level), recorded(split), DAYS[until]
+    early = Beside(actions=known.actions.filter(pl.col("ex_date") <= last))
+    whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED, thresholds=SHORT, beside=known)
+    then = judged(rows.filter(pl.col("session") <= last), DAYS[0], last, last_closed=CLOSED, thresholds=SHORT, beside=early)
+    for table in ("findings", "accepted", "quarantined"):
+        assert_frame_equal(getattr(then, table), getattr(whole, table).filter(pl.col("session") <= last), check_exact=True)
+
+
+@settings(max_examples=8)
+@given(
+    at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
+    level=levels,
+    split=splits,
+    power=st.integers(-9, 9),
+    seed=st.integers(0, 99),
+)
+def test_neither_the_unit_of_prices_nor_the_order_of_rows_changes_a_verdict(
+    at: dict[tuple[int, str], str], level: dict[tuple[int, str], float], split: dict[tuple[int, str], float], power: int, seed: int
+):
+    rows, known = panel(at, level), recorded(split)
+    scaled = rows.with_columns(pl.col("open", "high", "low", "close", "vwap") * 2.0**power).sample(fraction=1, shuffle=True, seed=seed)
+    one, other = (judged(frame, DAYS[0], DAYS[-1], thresholds=SHORT, beside=known) for frame in (rows, scaled))
+    verdict = ("session", "symbol", "rule", "severity")
+    assert_frame_equal(one.findings.select(verdict), other.findings.select(verdict))
+    assert_frame_equal(one.accepted.select("session", "symbol"), other.accepted.select("session", "symbol"))

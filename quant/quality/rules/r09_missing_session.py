@@ -5,6 +5,8 @@ A finding without a row: there is nothing to quarantine, but the symbol counts a
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import polars as pl
 
 from quant.quality.rule import GateView, Rule, Severity, findings
@@ -12,11 +14,13 @@ from quant.quality.rule import GateView, Rule, Severity, findings
 
 def _find(view: GateView) -> pl.DataFrame:
     within = view.settings.active_sessions
-    received = pl.concat([view.activity, view.rows.select("session", "symbol")])
+    recent = view.calendar.sessions(view.calendar.days[0], view.first - timedelta(days=1))[-within:]
+    earlier = view.earlier.filter(pl.col("session").is_in(recent))
+    received = pl.concat([rows.select("session", "symbol") for rows in (earlier, view.rows)])
     days = view.calendar.sessions(received.select(pl.col("session").min()).item() or view.first, view.last)
     numbered = pl.DataFrame({"session": days}, schema={"session": pl.Date}).with_row_index("number")
-    bars = received.join(numbered, on="session").unique(["symbol", "number"]).sort("symbol", "number")
-    following = pl.col("number").shift(-1, fill_value=len(days)).over("symbol")
+    bars = received.join(numbered, on="session").sort("symbol", "number")  # of two bars of one key the second has what follows
+    following = pl.when(pl.col("symbol") == pl.col("symbol").shift(-1)).then(pl.col("number").shift(-1)).otherwise(len(days))
     gaps = bars.with_columns(until=pl.min_horizontal(following, pl.col("number") + within + 1))
     missing = (
         gaps.filter(pl.col("until") > pl.col("number") + 1)
