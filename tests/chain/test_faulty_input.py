@@ -127,7 +127,7 @@ def test_a_feed_fault_stops_the_session_before_anything_is_decided(tmp_path: Pat
     assert (run.rule, run.session) == ("run of daily", PAPER)
     assert "feed_is_sound" in run.observed
     (stop,) = (alert for alert in told if alert.rule == "r21_feed_fault")
-    assert (stop.severity, stop.symbol, stop.observed) == (AlertSeverity.ERROR, "*", "5 of 5 blocked (100.0 %)")
+    assert (stop.severity, stop.symbol, stop.observed) == (AlertSeverity.ERROR, "*", "5 of 5 faulty (100.0 %)")
     assert root.ledger.orders("paper") == []
     assert root.ledger.decision("paper", PAPER) is None
     assert root.lake.read("accepted_bars", first=PAPER, last=PAPER).is_empty()
