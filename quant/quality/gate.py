@@ -75,7 +75,7 @@ def gate(
         rows=judged,
         earlier=earlier,
         moves=moved.filter(in_range),
-        jumps=jumps(moved, settings).filter(in_range),
+        jumps=jumps(moved, known.released, settings).filter(in_range),
         beside=known,
         flagged=judged.select(_KEY).clear(),
         first=first,

@@ -144,11 +144,12 @@ def _with_indices(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def jumps(moved: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
+def jumps(moved: pl.DataFrame, released: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
     """The rows of ``moves`` that need a word, sorted by symbol and session.
 
-    A mix-up of units and a missed split of 2:1 and more stand until the price is back or the split is recorded: of the rows of the next
-    ``hold_sessions``, those nearer to the new price than to the old one are held, with the kind of the jump. To the columns of moves come
+    A mix-up of units and a missed split of 2:1 and more stand until the price is back, the split is recorded or the row is ``released``
+    (session, symbol): of the rows of the next ``hold_sessions``, those nearer to the new price than to the old one are held, with the kind
+    of the jump. To the columns of moves come
 
     - kind: a Kind;
     - like: the split a jump is like ("2:1"), or null; other: the symbol swapped with, or null;
@@ -178,15 +179,15 @@ def jumps(moved: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
     fresh = told.with_columns(kind=kind, from_session="before_session", from_close="before_close", times="ratio").filter(
         pl.col("kind").is_not_null()
     )
-    held = _held(moved, fresh, settings)
+    held = _held(moved, fresh.join(released, on=list(_KEY), how="anti"), settings)
     columns = [*moved.columns, "kind", "like", "other", "from_session", "from_close", "times"]
     return pl.concat([fresh.join(held, on=list(_KEY), how="anti").select(columns), held.select(columns)]).sort(_KEY)
 
 
-def _held(moved: pl.DataFrame, fresh: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
-    """The rows after a mix-up or a missed split that are still on its side, with the columns of ``fresh``; of several jumps the newest."""
+def _held(moved: pl.DataFrame, doubted: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
+    """The rows after a doubted mix-up or missed split that are still on its side, with the columns of a jump; of several the newest."""
     large_split = (pl.col("kind") == Kind.SPLIT_LIKE) & (pl.col("move").abs() > log(_HELD_SPLIT))
-    starts = fresh.filter((pl.col("kind") == Kind.MIX_UP) | large_split).select(
+    starts = doubted.filter((pl.col("kind") == Kind.MIX_UP) | large_split).select(
         "symbol", "kind", "like", "other", "from_session", "from_close", at="number", jump="move", left="before_level"
     )
     since, times = pl.col("number") - pl.col("at"), pl.col("level") / pl.col("left")

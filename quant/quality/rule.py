@@ -85,12 +85,13 @@ class Beside:
     """What is known besides the bars; what is not known is empty, and rules about it find nothing. ``actions``: corporate_actions known at
     the instant. ``peer_closes``: session, symbol, close of another source. ``adjusted_closes``: session, symbol, adj_close as the source
     publishes it (whatever day it is seen from: only its returns count). ``listings``: symbol, listed, delisted (null: not yet), the last
-    session.
+    session. ``released``: session, symbol of rows that somebody let out of quarantine: a jump there holds none of the sessions after it.
     """
 
     actions: pl.DataFrame = field(default_factory=TABLES["corporate_actions"].empty)
     peer_closes: pl.DataFrame = field(default_factory=_none(close=pl.Float64))
     adjusted_closes: pl.DataFrame = field(default_factory=_none(adj_close=pl.Float64))
+    released: pl.DataFrame = field(default_factory=_none())
     listings: pl.DataFrame = field(default_factory=pl.Schema({"symbol": pl.String, "listed": pl.Date, "delisted": pl.Date}).to_frame)
 
 

@@ -128,6 +128,14 @@ def test_only_a_blocking_finding_of_a_rule_that_also_warns_quarantines():
     assert result.quarantined["rules"].to_list() == ["r13_unexplained_jump"]
 
 
+def test_a_released_row_holds_none_of_the_sessions_after_it():
+    suspect = [*BEFORE, times(bar(THU), 0.5, 2), times(bar(FRI), 0.5, 2)]
+    thursday = date(2013, 2, 28)
+    released = pl.DataFrame({"session": [thursday], "symbol": ["A"]})
+    assert judged(suspect).quarantined["session"].to_list() == [thursday, date(2013, 3, 1)]
+    assert judged(suspect, Beside(released=released)).quarantined["session"].to_list() == [thursday]  # what becomes of it, others decide
+
+
 def test_two_symbols_that_swap_places_are_quarantined_whatever_their_volumes():
     other = [times(row, 2.2, 50) for row in sound_bars("B", before=THU, sessions=8)]
     swapped = [times(bar(THU, "A"), 2.2, 50), bar(THU, "B")]
