@@ -62,7 +62,8 @@ class BarSource(Protocol):
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
         """session, symbol, open, high, low, close, volume, vwap (Date, String, Float64 ...) of sessions first..last; as delivered, faults
-        included. vwap is null where the source declares it absent.
+        included. vwap is null where the source declares it absent. A source may add origin_digest: SHA-256 of the file or response that
+        a row was read from.
         """
         ...
 
@@ -104,7 +105,7 @@ class Lake(Protocol):
         ...
 
     def append_new(self, table: str, rows: pl.DataFrame) -> int:
-        """Append the rows of an append-only table whose digest it does not hold yet; returns how many were new."""
+        """Append the rows of an append-only table whose key (with known_at and digest) it does not hold yet; returns how many were new."""
         ...
 
     def version(self, table: str) -> int | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from adapters.lake.delta import DeltaLake
 from quant.tables import TABLES
 
@@ -48,7 +50,8 @@ class DuckDBWarehouse:
         columns, missing = self._lake.declared(table).columns, self._lake.missing(table)
         if files:
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            names = ", ".join(f'CAST(NULL AS FLOAT) AS "{column}"' if column in missing else f'"{column}"' for column in columns)
+            sql_type = {name: "VARCHAR" if dtype == pl.String else "FLOAT" for name, dtype in missing.items()}
+            names = ", ".join(f'CAST(NULL AS {sql_type[c]}) AS "{c}"' if c in missing else f'"{c}"' for c in columns)
             body = f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
         else:
             empty = ", ".join(f'CAST(NULL AS VARCHAR) AS "{column}"' for column in columns)

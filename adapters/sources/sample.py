@@ -10,6 +10,7 @@ of f = (adjusted / raw) on the day before : (adjusted / raw) on the day, the fac
 from __future__ import annotations
 
 import gzip
+import hashlib
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
@@ -39,8 +40,9 @@ class SampleSource:
     def __init__(self, *, universe: Sequence[str] | None = None) -> None:
         symbols = chosen_symbols(universe, embedded_bars()["symbol"].unique().to_list(), where="source sample")
         self._published = embedded_bars().filter(pl.col("symbol").is_in(symbols))
-        self._actions = recovered_actions(self._published)
-        self._bars = self._published.drop("adj_close")
+        origin = pl.lit(hashlib.sha256(_packed()).hexdigest()).alias("origin_digest")
+        self._actions = recovered_actions(self._published).with_columns(origin)
+        self._bars = self._published.drop("adj_close").with_columns(origin)
 
     @property
     def facts(self) -> SourceFacts:
@@ -65,11 +67,14 @@ class SampleSource:
         return self._actions.filter(pl.col("ex_date").is_between(first, last))
 
 
+def _packed() -> bytes:
+    return (files("bokeh_sampledata") / "_data" / "stocks.csv.gz").read_bytes()
+
+
 @cache
 def embedded_bars() -> pl.DataFrame:
     """session, symbol, open, high, low, close, volume, vwap (null), adj_close as published; sorted by session and symbol."""
-    packed = (files("bokeh_sampledata") / "_data" / "stocks.csv.gz").read_bytes()
-    rows = pl.read_csv(gzip.decompress(packed), schema_overrides={"Date": pl.Date, "Volume": pl.Float64})
+    rows = pl.read_csv(gzip.decompress(_packed()), schema_overrides={"Date": pl.Date, "Volume": pl.Float64})
     bars = rows.select(pl.col(list(_NAMES)).name.map(_NAMES.__getitem__), vwap=pl.lit(None, pl.Float64), adj_close=pl.col("Adj Close"))
     return bars.sort("session", "symbol")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,9 +100,31 @@ def test_appending_the_same_delivery_twice_is_appending_it_once(tmp_path: Path):
     rows = pl.DataFrame([row | {"received_at": AT, "known_at_assumed": True, "digest": "1"}], schema=TABLES["corporate_actions"].schema)
     assert lake.append_new("corporate_actions", rows) == 1
     assert lake.append_new("corporate_actions", rows.with_columns(received_at=pl.lit(AT.replace(hour=23)))) == 0
-    assert lake.append_new("corporate_actions", rows.with_columns(value=pl.lit(3.0), digest=pl.lit("2"))) == 1
+    changed = rows.with_columns(value=pl.lit(3.0), digest=pl.lit("2"), known_at=pl.lit(AT + timedelta(hours=1)))
+    assert lake.append_new("corporate_actions", changed) == 1
+    back = rows.with_columns(known_at=pl.lit(AT + timedelta(hours=2)))
+    assert lake.append_new("corporate_actions", back) == 1  # back to what it was: a third version
+    assert lake.read("corporate_actions")["value"].to_list() == [2.0, 3.0, 2.0]
     with pytest.raises(InputError, match="append_new"):
         lake.replace("corporate_actions", rows, first=D2, last=D2)
+
+
+def test_a_table_of_rows_as_received_that_is_older_than_a_column_reads_and_grows_with_it(tmp_path: Path):
+    import duckdb
+
+    table = TABLES["corporate_actions"]
+    row = {"ex_date": D2, "symbol": "A", "kind": "split", "value": 2.0, "pay_date": None, "source": "s", "known_at": AT}
+    rows = pl.DataFrame([row | {"received_at": AT, "known_at_assumed": True, "digest": "1"}], schema=table.schema)
+    older = rows.drop("origin_digest").with_columns(year=pl.lit("2013"))
+    write_deltalake(str(tmp_path / "lake" / "corporate_actions"), older, partition_by=["year"])
+    lake = open_lake(tmp_path)
+    assert lake.read("corporate_actions").equals(rows)
+    DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
+    lake.append_new("corporate_actions", rows.with_columns(known_at=pl.lit(AT + timedelta(hours=1)), origin_digest=pl.lit("f")))
+    assert lake.read("corporate_actions")["origin_digest"].to_list() == [None, "f"]
+    DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reader:
+        assert reader.execute("SELECT origin_digest FROM corporate_actions ORDER BY known_at").fetchall() == [(None,), ("f",)]
 
 
 @given(st.permutations([(D1, "A", 1.0), (D1, "B", 2.0), (D2, "A", -0.5), (D3, "A", 0.0)]))
