@@ -12,6 +12,7 @@ from quant.errors import SequenceError, expected
 from quant.factors.expression import features as bar_columns
 from quant.factors.expression import parse
 from quant.factors.library.user_factors import library_digest, user_factors_table
+from quant.market.securities import as_traded
 from quant.ports import Lake, Ledger
 
 KEY = ["session", "symbol"]
@@ -20,7 +21,7 @@ KEY = ["session", "symbol"]
 def compute_features(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the features of first..last in the place of the old ones."""
     window = adjusted(chain, lake, chain.back(first, chain.strategy.feature_reach), last, known_by)
-    rows = chain.strategy.features(window, chain.calendar, first, last)
+    rows = as_traded(chain.strategy.features(window, chain.calendar, first, last), window)
     lake.replace("alpha158", rows, first=first, last=last)
     return rows
 
@@ -28,7 +29,7 @@ def compute_features(chain: Chain, lake: Lake, first: date, last: date, known_by
 def compute_user_factors(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the factors of the user's library of first..last in the place of the old ones."""
     window = adjusted(chain, lake, chain.back(first, chain.strategy.library_reach), last, known_by)
-    rows = chain.strategy.user_factors(window, chain.calendar, first, last)
+    rows = as_traded(chain.strategy.user_factors(window, chain.calendar, first, last), window)
     lake.replace("user_factors", rows, first=first, last=last)
     return rows
 
@@ -66,7 +67,7 @@ def _of_this_library(chain: Chain, rows: pl.DataFrame) -> pl.DataFrame:
 def compute_labels(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the labels that become known in first..last in the place of the old ones."""
     window = adjusted(chain, lake, chain.back(first, chain.strategy.label_reach), last, known_by)
-    rows = chain.strategy.forward_returns(window, chain.calendar, first, last)
+    rows = as_traded(chain.strategy.forward_returns(window, chain.calendar, first, last), window)
     lake.replace("forward_returns", rows, first=first, last=last)
     return rows
 

@@ -11,6 +11,8 @@ from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
+from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments
+from quant.market.universe import universe
 from quant.ports import Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
 from quant.tables import UTC_INSTANT
@@ -64,7 +66,8 @@ def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datet
     """Judge first..last as known by an instant and put findings, accepted and quarantined rows in the place of the old ones."""
     raw = bars_as_of(lake.read("raw_bars", first=first, last=last), known_by)
     before = chain.back(first, chain.gate.active_sessions)
-    context = lake.read("raw_bars", first=before, last=last, columns=["session", "symbol"]).filter(pl.col("session") < first)
+    received = lake.read("raw_bars", first=before, last=last, columns=["session", "symbol", "known_at"])
+    context = received.filter(pl.col("session") < first, pl.col("known_at") <= known_by)
     result = gate(
         raw,
         first=first,
@@ -73,6 +76,7 @@ def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datet
         calendar=chain.calendar,
         settings=chain.gate,
         absent=chain.source.facts.absent,
+        ended=endings(known_actions(lake, known_by)),
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
     )
     lake.replace("bar_findings", result.findings, first=first, last=last)
@@ -87,13 +91,43 @@ def known_actions(lake: Lake, known_by: datetime) -> pl.DataFrame:
 
 
 def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
-    """Rows of adjusted_bars for first..last with the actions known by an instant.
+    """Rows of adjusted_bars for first..last with the actions known by an instant, under the names of securities where one was renamed or
+    delisted (quant.market.securities; as_traded gives the symbols back).
 
     Computed from accepted bars and actions each time, so an action learned late is in every row of a window at once.
     """
-    closes = lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"])
-    accepted = lake.read("accepted_bars", first=first, last=last)
-    return adjusted_rows(accepted, known_actions(lake, known_by), chain.source.facts.convention, indices_from=closes)
+    actions = known_actions(lake, known_by)
+    ends = endings(actions)
+    closes = by_security(lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"]), ends)
+    accepted = by_security(lake.read("accepted_bars", first=first, last=last), ends)
+    rows = adjusted_rows(accepted, actions_by_security(actions, ends), chain.source.facts.convention, indices_from=closes)
+    return rows if ends.is_empty() else rows.join(accepted.select("session", "symbol", "traded_as"), on=["session", "symbol"], how="left")
+
+
+def write_adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """Put the adjusted bars of first..last in the place of the old ones."""
+    window = adjusted(chain, lake, first, last, known_by)
+    rows = as_traded(window, window)
+    lake.replace("adjusted_bars", rows, first=first, last=last)
+    return rows
+
+
+def write_instruments(chain: Chain, lake: Lake, ledger: Ledger, known_by: datetime) -> pl.DataFrame:
+    """Write the instruments of all accepted bars again, by the actions known by an instant or to the newest session of the book."""
+    newest = ledger.begun(chain.paper_book)
+    ends = endings(known_actions(lake, max(known_by, newest.decision_at) if newest else known_by))
+    rows = instruments(lake.read("accepted_bars", columns=["session", "symbol"]), ends, chain.calendar)
+    lake.replace("instruments", rows, first=chain.start, last=chain.calendar.days[-1])
+    return rows
+
+
+def members(chain: Chain, lake: Lake, rows: pl.DataFrame, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """``rows`` (session, symbol, ...) of first..last that are of the universe of their session."""
+    if chain.universe.everybody:
+        return rows
+    window = adjusted(chain, lake, chain.back(first, chain.universe.window_sessions - 1), last, known_by)
+    listed = universe(window, first=first, last=last, calendar=chain.calendar, settings=chain.universe)
+    return rows.join(listed, on=["session", "symbol"], how="semi", maintain_order="left")
 
 
 def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:
@@ -147,8 +181,8 @@ def market_history(
     actions = ingest_actions(chain, lake, ledger, first, last)
     known_by = chain.history_instant(lake, ledger)
     result = gate_bars(chain, lake, first, last, known_by)
-    rows = adjusted(chain, lake, first, last, known_by)
-    lake.replace("adjusted_bars", rows, first=first, last=last)
+    rows = write_adjusted(chain, lake, first, last, known_by)
+    write_instruments(chain, lake, ledger, known_by)
     return dg.MaterializeResult(
         metadata={
             **table_metadata(lake, "adjusted_bars", rows.height),
@@ -266,22 +300,49 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
             asset_key="accepted_bars", check_name="feed_is_sound", passed=sound, metadata={**seen, "accepted": accepted}
         )
 
-    @dg.asset(partitions_def=sessions, group_name="market", deps=["accepted_bars", corporate_actions], kinds={"polars", "deltalake"})
-    def adjusted_bars(
+    judged = ["accepted_bars", corporate_actions]
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                "adjusted_bars",
+                deps=judged,
+                kinds={"polars", "deltalake"},
+                description="Accepted bars with their forward split and total-return indices; an action learned late rewrites from its "
+                "ex-date.",
+            ),
+            dg.AssetSpec(
+                "instruments",
+                deps=judged,
+                kinds={"polars", "deltalake"},
+                description="Listing and delisting dates of every symbol, and the security that it stood for.",
+            ),
+        ],
+        partitions_def=sessions,
+        group_name="market",
+        name="adjusted_bars",
+    )
+    def adjusted_assets(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
-    ) -> dg.MaterializeResult:
-        """Accepted bars with their forward split and total-return indices; an action learned late rewrites from its ex-date."""
+    ):
+        """Adjust the session's accepted bars, and list who trades."""
         session = session_of(context)
         require_sound_feed(lake, session)
         first, known_by = relearned(chain, lake, ledger, session)
-        rows = adjusted(chain, lake, first, session, known_by)
-        lake.replace("adjusted_bars", rows, first=first, last=session)
-        return dg.MaterializeResult(metadata={**table_metadata(lake, "adjusted_bars", rows.height), "from": str(first)})
+        rows = write_adjusted(chain, lake, first, session, known_by)
+        yield dg.MaterializeResult(
+            asset_key="adjusted_bars", metadata={**table_metadata(lake, "adjusted_bars", rows.height), "from": str(first)}
+        )
+        listed = write_instruments(chain, lake, ledger, known_by)
+        gone = listed["last_session"].count()
+        yield dg.MaterializeResult(
+            asset_key="instruments", metadata={**table_metadata(lake, "instruments", listed.height), "listed": listed.height - gone}
+        )
 
-    return [raw_bars, corporate_actions, gated_bars, adjusted_bars]
+    return [raw_bars, corporate_actions, gated_bars, adjusted_assets]
 
 
 def require_sound_feed(lake: Lake, session: date) -> None:

@@ -50,10 +50,12 @@ def gate(
     settings: GateSettings,
     absent: frozenset[str],
     last_closed_session: date,
+    ended: pl.DataFrame | None = None,
 ) -> GateResult:
     """Judge ``rows`` of raw_bars (as of an instant) of the days first..last. A range gives the rows that its parts give, if days between
     sessions go with the session after them: judge D from the day after the session before D.
 
+    ``ended`` (symbol, ex_date) are renames and delistings: from then on the symbol is not expected for having been there before.
     ``context`` is (session, symbol) of the bars received in the ``settings.active_sessions`` sessions before ``first``; more do no harm.
     Symbol-sessions with a blocking finding and whole sessions with a stopping one are quarantined, the rest accepted. ContractError if
     ``rows`` has not the columns and types of raw_bars.
@@ -70,6 +72,7 @@ def gate(
         calendar=calendar,
         absent=absent,
         settings=settings,
+        ended=pl.DataFrame(schema={"symbol": pl.String, "ex_date": pl.Date}) if ended is None else ended.select("symbol", "ex_date"),
     )
     row_findings = _found(view, over_findings=False)
     blocked = row_findings.filter(pl.col("severity") == Severity.BLOCK).select(_KEY).unique()

@@ -45,7 +45,8 @@ class Severity(StrEnum):
 class GateView:
     """What rules see. ``rows``: raw_bars as of an instant with sessions in first..last. ``activity``: session, symbol of each bar received,
     whatever its faults, from ``active_sessions`` sessions before ``first`` on. ``absent``: columns that the source never has.
-    ``blocked``: session, symbol of the row rules' blocking findings; empty while these run.
+    ``blocked``: session, symbol of the row rules' blocking findings; empty while these run. ``ended``: symbol, ex_date of the renames and
+    delistings that are known.
     """
 
     rows: pl.DataFrame
@@ -57,6 +58,7 @@ class GateView:
     calendar: ExchangeCalendar
     absent: frozenset[str]
     settings: GateSettings
+    ended: pl.DataFrame
 
     def sessions(self) -> list[date]:
         """The closed sessions from first to last."""

@@ -38,6 +38,7 @@ def judged(
     thresholds: GateSettings = GateSettings(),  # noqa: B008
     absent: frozenset[str] = frozenset(),
     last_closed: date = FRIDAY,
+    ended: pl.DataFrame | None = None,
 ) -> GateResult:
     return gate(
         rows,
@@ -48,6 +49,7 @@ def judged(
         settings=thresholds,
         absent=absent,
         last_closed_session=last_closed,
+        ended=ended,
     )
 
 
@@ -217,3 +219,13 @@ def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
     for table in ("findings", "accepted", "quarantined"):
         assert_frame_equal(pl.concat([getattr(part, table) for part in parts]), getattr(whole, table), check_exact=True)
     assert whole.accepted.height + whole.quarantined.height == rows.height
+
+
+def test_a_symbol_that_was_renamed_or_delisted_is_not_missed_from_then_on():
+    ended = pl.DataFrame({"symbol": ["B", "C"], "ex_date": [FRIDAY, THURSDAY]})
+    rows = rows_of(symbols="AD").vstack(raw(bar(THU, "B")).with_columns(digest=pl.lit("x")))
+    context = pl.DataFrame({"session": [date(2013, 2, 27)] * 2, "symbol": ["C", "D"]})
+    gone = judged(rows, context=context, ended=ended)
+    assert gone.findings.is_empty()
+    missed = judged(rows, context=context).findings.filter(pl.col("symbol") != "*").select("session", "symbol").rows()
+    assert missed == [(THURSDAY, "C"), (FRIDAY, "B"), (FRIDAY, "C")]
