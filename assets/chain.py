@@ -25,8 +25,8 @@ from strategies.alpha_baseline.strategy import AlphaBaseline
 Metadata = dict[str, str | int | float | dg.MetadataValue | dg.TableColumnLineage]
 MarketOf = Callable[[date], SessionMarket]
 _FACTOR = "[strategy] factors: "  # of the stored rules; the factor's name follows
-LATE_ACTION_SESSIONS = 10
-"""For so many sessions after its ex-date an action is asked for again, and booked late if it was not known in time."""
+LATE_SESSIONS = 10
+"""For so many sessions after its own a bar or an action is asked for again; an action is booked late if it was not known in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ class Chain:
     def _complete_at(self, lake: Lake, first: date, last: date) -> datetime:
         """When the bars of first..last and the actions up to the session after it are, or were, all there."""
         upcoming = self.calendar.next(last)
-        late = self.back(first, LATE_ACTION_SESSIONS)
+        late = self.back(first, LATE_SESSIONS)
         delivered = [
             lake.read("raw_bars", first=first, last=last, columns=["known_at"]),
             lake.read("corporate_actions", first=late, last=upcoming, columns=["known_at"]),

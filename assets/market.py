@@ -5,7 +5,8 @@ from datetime import date, datetime
 import dagster as dg
 import polars as pl
 
-from assets.chain import LATE_ACTION_SESSIONS, Chain, session_of, table_metadata, warning
+from assets.chain import LATE_SESSIONS, Chain, session_of, table_metadata, warning
+from assets.revisions import record_revisions, told
 from quant.errors import FeedFaultError, SequenceError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
@@ -132,7 +133,7 @@ def members(chain: Chain, lake: Lake, rows: pl.DataFrame, first: date, last: dat
 
 def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:
     """Actions known to a session that went ex before it and were not known to the session of their ex-date."""
-    first, before = chain.back(session, LATE_ACTION_SESSIONS), chain.calendar.previous(session)
+    first, before = chain.back(session, LATE_SESSIONS), chain.calendar.previous(session)
     window = lake.read("corporate_actions", first=first, last=before)
     own = {day: chain.calendar.on_or_after(day) for day in window["ex_date"].unique()}
     published = pl.col("ex_date").replace_strict({day: chain.publish_at(at) for day, at in own.items()}, return_dtype=UTC_INSTANT)
@@ -179,6 +180,7 @@ def market_history(
     new = ingest_bars(chain, lake, ledger, first, last)
     context.log.info(f"{new} new raw bars from {first} to {last}")
     actions = ingest_actions(chain, lake, ledger, first, last)
+    revised = [r for table in ("raw_bars", "corporate_actions") for r in record_revisions(chain, lake, ledger, table, first, last)]
     known_by = chain.history_instant(lake, ledger)
     result = gate_bars(chain, lake, first, last, known_by)
     rows = write_adjusted(chain, lake, first, last, known_by)
@@ -190,6 +192,7 @@ def market_history(
             "symbols": rows["symbol"].n_unique(),
             "new_raw_bars": new,
             "new_actions": actions,
+            "used_rows_revised": len(revised),
             "quarantined": result.quarantined.height,
             "stopped_sessions": len(stopped_sessions(result.findings)),
         }
@@ -207,19 +210,38 @@ def history_is_clean(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake
 def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
     """The daily links from the source to adjusted bars."""
 
-    @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="market",
+        kinds={"deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "no_used_row_was_revised",
+                asset="raw_bars",
+                description="Warns of rows that decisions were made on and that came back with other values: stored as new versions, "
+                "listed by `afterclose revisions`, restating nothing.",
+            )
+        ],
+    )
     def raw_bars(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
     ) -> dg.MaterializeResult:
-        """The session's bars as received, append-only; a revision is a new row."""
+        """The session's bars as received, and revisions of the last ten daily sessions; append-only: a revision is a new row."""
         session = session_of(context)
         require_previous(chain, lake, session)
-        new = ingest_bars(chain, lake, ledger, chain.day_after_previous(session), session)
+        first = max(chain.paper_start, chain.back(session, LATE_SESSIONS))
+        new = ingest_bars(chain, lake, ledger, min(first, chain.day_after_previous(session)), session)
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
-        return dg.MaterializeResult(metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new})
+        revised = record_revisions(chain, lake, ledger, "raw_bars", first, session)
+        shown = "; ".join(map(told, revised[:WORST_ROWS]))
+        seen = {"revised": len(revised), "rows": shown or "none"}
+        return dg.MaterializeResult(
+            metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new},
+            check_results=[warning("raw_bars", "no_used_row_was_revised", not revised, seen)],
+        )
 
     @dg.asset(
         partitions_def=sessions,
@@ -242,7 +264,9 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
     ) -> dg.MaterializeResult:
         """Splits and dividends that go ex up to the next session, and late ones of the last ten; append-only."""
         session = session_of(context)
-        new = ingest_actions(chain, lake, ledger, chain.back(session, LATE_ACTION_SESSIONS), session)
+        first = chain.back(session, LATE_SESSIONS)
+        new = ingest_actions(chain, lake, ledger, first, session)
+        record_revisions(chain, lake, ledger, "corporate_actions", first, chain.calendar.next(session))
         held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
         late = late_actions(chain, lake, ledger, session)
         shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from datetime import date
@@ -11,14 +12,18 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from adapters.lake.delta import frame_digest
 from adapters.sources.sample import SampleSource
+from orchestration.cli import app
 from quant.errors import AftercloseError, InputError, SequenceError
 from quant.ledger.entries import EntryKind
+from quant.market.as_of import bars_as_of
 from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.orders import OrderState
-from tests.chain.conftest import Root, files_source, settings_of
+from tests.chain.conftest import PROFILE, Root, files_source, settings_of
 
 FIRST, LAST = date(2011, 1, 3), date(2013, 1, 8)
 D1, D2, D3, D4 = date(2013, 1, 2), date(2013, 1, 3), date(2013, 1, 4), date(2013, 1, 7)
@@ -178,3 +183,52 @@ def test_an_action_late_for_a_session_under_the_old_settings_restates_prices_und
     assert ("actions_came_in_time", "WARN") in {(c.check, c.severity) for c in failed}
     index = other.root.lake.read("adjusted_bars", first=D2, last=D3).filter(pl.col("symbol") == symbol)["total_index"]
     assert index[0] == index[1] > 1
+
+
+def restated(symbol: str, session: date, ratio: float) -> pl.DataFrame:
+    """The real bars with one close and high moved."""
+    here = (pl.col("symbol") == symbol) & (pl.col("session") == session)
+    return real_bars().with_columns(pl.when(here).then(pl.col(name) * ratio).otherwise(name).alias(name) for name in ("close", "high"))
+
+
+def profile_of(case: Case) -> str:
+    """The case's profile as a file, for the command line."""
+    path = case.folder / "profile.toml"
+    source = files_source(case.folder, convention="previous_close")
+    text = PROFILE.format(start=FIRST, paper_start=D1, end=LAST, paper="", backtest="")
+    path.write_text(text.replace('[source]\nkind = "sample"\n', source))
+    return str(path)
+
+
+def test_a_restated_bar_is_told_with_the_decisions_that_used_it_and_a_rerun_as_of_then_is_the_same_to_the_byte(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+):
+    symbol, past = next(iter(case.held(D2))), case.root.ledger.begun("paper", through=D2)
+    assert past is not None
+    derived = [name for name, table in TABLES.items() if not table.append_only]
+
+    def as_of_then() -> dict[str, str]:
+        lake = case.root.lake
+        seen = {name: frame_digest(lake.read(name, first=D1, last=D2), TABLES[name]) for name in derived}
+        return {**seen, "raw_bars": frame_digest(bars_as_of(lake.read("raw_bars"), past.decision_at), TABLES["raw_bars"])}
+
+    before = as_of_then()
+    case.put(bars=restated(symbol, D1, 1.01))
+    failed = case.root.days([D3])[D3]
+    assert ("no_used_row_was_revised", "WARN") in {(c.check, c.severity) for c in failed}
+    (told,) = [payload for *_, payload in case.root.ledger.audit("revision")]
+    assert (told["symbol"], told["session"], [c["column"] for c in told["changes"]]) == (symbol, str(D1), ["high", "close"])
+    assert told["used_by"] == [{"book": "paper", "sessions": [str(D1), str(D2)]}]
+    again = case.root.days([D2])[D2]
+    assert as_of_then() == before
+    assert len(case.root.ledger.audit("revision")) == 1
+    assert "no_used_row_was_revised" not in {check.check for check in again}
+
+    monkeypatch.setenv("DAGSTER_HOME", str(case.folder))
+    monkeypatch.setenv("AFTERCLOSE_PROFILE", profile_of(case))
+    monkeypatch.setenv("AFTERCLOSE_DATA", str(case.folder / "data"))
+    shown = CliRunner().invoke(app, ["revisions", "--since", "2013-01-01", "--json"])
+    used_since = [{"book": "paper", "sessions": [str(D1), str(D2), str(D3)]}]  # D3 was decided on what the gate accepted of D1
+    assert json.loads(shown.output) == [{**told, "used_by": used_since}]
+    assert f"paper: {D1}, {D2}, {D3}" in " ".join(CliRunner().invoke(app, ["revisions"]).output.split())
+    assert "No revision since 2999-01-01." in CliRunner().invoke(app, ["revisions", "--since", "2999-01-01"]).output

@@ -16,6 +16,8 @@ from adapters.lake import open_lake
 from adapters.lake.delta import frame_digest
 from adapters.lake.warehouse import DuckDBWarehouse
 from quant.errors import ContractError, InputError
+from quant.market.adjustment import seen_from
+from quant.market.as_of import bars_as_of
 from quant.ports import Lake, Warehouse
 from quant.tables import TABLES
 
@@ -125,6 +127,64 @@ def test_a_table_of_rows_as_received_that_is_older_than_a_column_reads_and_grows
     DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reader:
         assert reader.execute("SELECT origin_digest FROM corporate_actions ORDER BY known_at").fetchall() == [(None,), ("f",)]
+
+
+def known_bars(*versions: tuple[date, float, datetime]) -> pl.DataFrame:
+    """raw_bars of one symbol: session, price, known_at."""
+    rows = [
+        {
+            "session": day,
+            "symbol": "A",
+            "source": "s",
+            **dict.fromkeys(("open", "high", "low", "close"), price),
+            "volume": 100.0,
+            "vwap": None,
+        }
+        | {"known_at": at, "received_at": at, "known_at_assumed": False, "digest": str(price), "origin_digest": None}
+        for day, price, at in versions
+    ]
+    return pl.DataFrame(rows, schema=TABLES["raw_bars"].schema)
+
+
+def test_the_warehouse_answers_what_was_known_at_an_instant_and_a_later_revision_changes_no_byte_of_it(tmp_path: Path):
+    import duckdb
+
+    lake, path = open_lake(tmp_path), tmp_path / "w.duckdb"
+
+    def as_of(instant: str) -> str:
+        DuckDBWarehouse(lake, path).publish({"profile": "test"})
+        with duckdb.connect(str(path), read_only=True) as reader:
+            reader.execute("SET TimeZone = 'UTC'")
+            rows = reader.sql(f"FROM bars_as_of('{instant}')").to_arrow_table()
+        table = TABLES["raw_bars"]
+        return frame_digest(pl.DataFrame(rows).cast(dict(table.schema)), table)  # type: ignore[arg-type]
+
+    later = AT + timedelta(hours=1)
+    first = known_bars((D2, 10.0, AT), (D3, 11.0, AT))
+    lake.append_new("raw_bars", first)
+    then = as_of("2013-01-03 22:00")
+    assert then == frame_digest(first, TABLES["raw_bars"])
+    lake.append_new("raw_bars", known_bars((D2, 10.5, later)))
+    lake.append_new("raw_bars", known_bars((D2, 10.0, later + timedelta(hours=1))))
+    assert as_of("2013-01-03 22:00") == then
+    assert as_of("2013-01-03 17:00-05:00") == then
+    for instant in (later, later + timedelta(hours=1)):
+        assert as_of(str(instant)) == frame_digest(bars_as_of(lake.read("raw_bars"), instant), TABLES["raw_bars"]) != then
+
+
+def test_the_warehouse_adjusts_as_seen_from_a_session(tmp_path: Path):
+    import duckdb
+
+    lake, path = open_lake(tmp_path), tmp_path / "w.duckdb"
+    indices = pl.DataFrame({"session": [D1, D2, D3], "split_index": [1.0, 2.0, 2.0], "total_index": [1.0, 2.0, 2.5]})
+    bars = known_bars(*((day, price, AT) for day, price in ((D1, 10.0), (D2, 5.0), (D3, 4.0)))).join(indices, on="session")
+    rows = bars.select(TABLES["adjusted_bars"].schema.names())
+    lake.replace("adjusted_bars", rows, first=D1, last=D3)
+    DuckDBWarehouse(lake, path).publish({"profile": "test"})
+    with duckdb.connect(str(path), read_only=True) as reader:
+        for session in (D1, D2, D3):
+            seen = reader.execute(f"FROM adjusted_as_of('{session}') ORDER BY session").fetchall()
+            assert seen == seen_from(rows, session).rows()
 
 
 @given(st.permutations([(D1, "A", 1.0), (D1, "B", 2.0), (D2, "A", -0.5), (D3, "A", 0.0)]))
