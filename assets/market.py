@@ -6,6 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.chain import LATE_SESSIONS, Chain, session_of, table_metadata, warning
+from assets.quarantine import releases
 from assets.revisions import record_revisions, told
 from quant.errors import FeedFaultError, SequenceError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
@@ -16,6 +17,7 @@ from quant.market.securities import actions_by_security, as_traded, by_security,
 from quant.market.universe import universe
 from quant.ports import Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
+from quant.quality.release import RELEASES, unseen
 from quant.tables import UTC_INSTANT
 
 WORST_ROWS = 10
@@ -63,7 +65,7 @@ def require_previous(chain: Chain, lake: Lake, session: date) -> None:
         raise SequenceError(expected(f"accepted bars of session {previous}", found="none", where=f"before session {session}", do=do))
 
 
-def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> GateResult:
+def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> GateResult:
     """Judge first..last as known by an instant and put findings, accepted and quarantined rows in the place of the old ones."""
     raw = bars_as_of(lake.read("raw_bars", first=first, last=last), known_by)
     before = chain.back(first, chain.gate.active_sessions)
@@ -78,6 +80,7 @@ def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datet
         settings=chain.gate,
         absent=chain.source.facts.absent,
         ended=endings(known_actions(lake, known_by)),
+        releases=releases(ledger),
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
     )
     lake.replace("bar_findings", result.findings, first=first, last=last)
@@ -91,7 +94,12 @@ def known_actions(lake: Lake, known_by: datetime) -> pl.DataFrame:
     return actions_as_of(lake.read("corporate_actions"), known_by)
 
 
-def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+def as_decided(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """``adjusted`` as the decision of ``last`` sees it: without rows that were released from quarantine after it was made."""
+    return adjusted(chain, lake, first, last, known_by, without=releases(ledger, after=last))
+
+
+def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime, *, without: pl.DataFrame | None = None) -> pl.DataFrame:
     """Rows of adjusted_bars for first..last with the actions known by an instant, under the names of securities where one was renamed or
     delisted (quant.market.securities; as_traded gives the symbols back).
 
@@ -99,8 +107,9 @@ def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: dateti
     """
     actions = known_actions(lake, known_by)
     ends = endings(actions)
-    closes = by_security(lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"]), ends)
-    accepted = by_security(lake.read("accepted_bars", first=first, last=last), ends)
+    left_out = RELEASES.to_frame() if without is None else without
+    closes = by_security(unseen(lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"]), left_out), ends)
+    accepted = by_security(unseen(lake.read("accepted_bars", first=first, last=last), left_out), ends)
     rows = adjusted_rows(accepted, actions_by_security(actions, ends), chain.source.facts.convention, indices_from=closes)
     return rows if ends.is_empty() else rows.join(accepted.select("session", "symbol", "traded_as"), on=["session", "symbol"], how="left")
 
@@ -122,11 +131,11 @@ def write_instruments(chain: Chain, lake: Lake, ledger: Ledger, known_by: dateti
     return rows
 
 
-def members(chain: Chain, lake: Lake, rows: pl.DataFrame, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+def members(chain: Chain, lake: Lake, ledger: Ledger, rows: pl.DataFrame, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """``rows`` (session, symbol, ...) of first..last that are of the universe of their session."""
     if chain.universe.everybody:
         return rows
-    window = adjusted(chain, lake, chain.back(first, chain.universe.window_sessions - 1), last, known_by)
+    window = as_decided(chain, lake, ledger, chain.back(first, chain.universe.window_sessions - 1), last, known_by)
     listed = universe(window, first=first, last=last, calendar=chain.calendar, settings=chain.universe)
     return rows.join(listed, on=["session", "symbol"], how="semi", maintain_order="left")
 
@@ -182,7 +191,7 @@ def market_history(
     actions = ingest_actions(chain, lake, ledger, first, last)
     revised = [r for table in ("raw_bars", "corporate_actions") for r in record_revisions(chain, lake, ledger, table, first, last)]
     known_by = chain.history_instant(lake, ledger)
-    result = gate_bars(chain, lake, first, last, known_by)
+    result = gate_bars(chain, lake, ledger, first, last, known_by)
     rows = write_adjusted(chain, lake, first, last, known_by)
     write_instruments(chain, lake, ledger, known_by)
     return dg.MaterializeResult(
@@ -311,7 +320,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         """Judge the session's bars as known at its decision."""
         session = session_of(context)
         first, known_by = chain.day_after_previous(session), chain.decision_instant(lake, ledger, session)
-        result = gate_bars(chain, lake, first, session, known_by)
+        result = gate_bars(chain, lake, ledger, first, session, known_by)
         tables = (("bar_findings", result.findings), ("accepted_bars", result.accepted), ("quarantined_bars", result.quarantined))
         for name, rows in tables:
             extra = counts(result.findings) if name == "bar_findings" else {}

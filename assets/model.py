@@ -111,7 +111,7 @@ def walk_forward(
         context.log.info(f"fold {number} of {len(planned)}: {fold.year}")
         trained.append(train(chain, lake, fold))
         last = min(fold.test_last, chain.history_last)
-        tested = members(chain, lake, model_features(chain, lake, fold.test_first, last), fold.test_first, last, known_by)
+        tested = members(chain, lake, ledger, model_features(chain, lake, fold.test_first, last), fold.test_first, last, known_by)
         parts.append(chain.strategy.score(trained[-1].model, tested))
         ics.append(fold_ic(lake, parts[-1]))
         context.log.info(f"{fold.year}: {trained[-1].rounds} rounds, {ic_metrics(ics[-1])}")
@@ -194,7 +194,7 @@ def daily_model_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
         model = model_in_force(chain, lake, ledger, models, session)
         features = model_features(chain, lake, session, session)
         known_by = chain.decision_instant(lake, ledger, session)
-        rows = chain.strategy.score(model, members(chain, lake, features, session, session, known_by))
+        rows = chain.strategy.score(model, members(chain, lake, ledger, features, session, session, known_by))
         lake.replace("scores", rows, first=session, last=session)
         spread, distinct = rows["score"].std(), rows["score"].n_unique()
         return dg.MaterializeResult(

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from orchestration.factor_commands import factors
+from orchestration.quarantine_commands import quarantine
 from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows, revision_lines
 from quant.errors import AftercloseError, InputError, expected
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(factors, name="factors")
+app.add_typer(quarantine, name="quarantine")
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 

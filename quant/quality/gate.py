@@ -13,6 +13,7 @@ import polars as pl
 
 import quant.quality.rules
 from quant.market.contracts import checked
+from quant.quality.release import RELEASES, as_warnings, in_force
 from quant.quality.rule import WHOLE_SESSION, GateSettings, GateView, Rule, Severity
 from quant.tables import TABLES
 
@@ -51,12 +52,14 @@ def gate(
     absent: frozenset[str],
     last_closed_session: date,
     ended: pl.DataFrame | None = None,
+    releases: pl.DataFrame | None = None,
 ) -> GateResult:
     """Judge ``rows`` of raw_bars (as of an instant) of the days first..last. A range gives the rows that its parts give, if days between
     sessions go with the session after them: judge D from the day after the session before D.
 
     ``ended`` (symbol, ex_date) are renames and delistings: from then on the symbol is not expected for having been there before.
     ``context`` is (session, symbol) of the bars received in the ``settings.active_sessions`` sessions before ``first``; more do no harm.
+    ``releases`` (quant.quality.release) makes what is found on a row a warning; of duplicates the released one is accepted.
     Symbol-sessions with a blocking finding and whole sessions with a stopping one are quarantined, the rest accepted. ContractError if
     ``rows`` has not the columns and types of raw_bars.
     """
@@ -74,10 +77,12 @@ def gate(
         settings=settings,
         ended=pl.DataFrame(schema={"symbol": pl.String, "ex_date": pl.Date}) if ended is None else ended.select("symbol", "ex_date"),
     )
-    row_findings = _found(view, over_findings=False)
+    released = in_force(RELEASES.to_frame() if releases is None else releases, judged)
+    row_findings = as_warnings(_found(view, over_findings=False), released)
     blocked = row_findings.filter(pl.col("severity") == Severity.BLOCK).select(_KEY).unique()
-    findings = pl.concat([row_findings, _found(replace(view, blocked=blocked), over_findings=True)]).sort(*_KEY, "rule")
-    marked = _marked(judged, findings)
+    feed_findings = as_warnings(_found(replace(view, blocked=blocked), over_findings=True), released)
+    findings = pl.concat([row_findings, feed_findings]).sort(*_KEY, "rule")
+    marked = _marked(judged, findings, released)
     return GateResult(
         findings=findings,
         accepted=marked.filter(pl.col("rules") == "").select(list(TABLES["accepted_bars"].columns)),
@@ -102,15 +107,18 @@ def _found(view: GateView, *, over_findings: bool) -> pl.DataFrame:
     return every.sort(columns).unique([*_KEY, "rule"], keep="first", maintain_order=True)
 
 
-def _marked(rows: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
+def _marked(rows: pl.DataFrame, findings: pl.DataFrame, released: pl.DataFrame) -> pl.DataFrame:
     """``rows`` with ``rules``: the blocking and stopping rules that fired on them, comma separated; empty for an accepted row."""
-    fired = findings.filter(pl.col("severity") != Severity.WARN)
+    doubled = findings.join(released, on=_KEY, how="semi").filter(pl.col("symbol") != WHOLE_SESSION)  # other rows of the key stay out
+    fired = pl.concat([findings.filter(pl.col("severity") != Severity.WARN), doubled]).unique(maintain_order=True)
     on_session = fired.filter(pl.col("symbol") == WHOLE_SESSION).group_by("session").agg(session_rules=pl.col("rule").sort().str.join(","))
     on_symbol = fired.filter(pl.col("symbol") != WHOLE_SESSION).group_by(_KEY).agg(symbol_rules=pl.col("rule").sort().str.join(","))
     both = rows.join(on_symbol, on=_KEY, how="left", maintain_order="left").join(
         on_session, on="session", how="left", maintain_order="left"
     )
-    return both.with_columns(rules=pl.concat_str("symbol_rules", "session_rules", separator=",", ignore_nulls=True))
+    let = pl.col("digest").is_in(released["digest"].drop_nulls().implode())
+    of_row = pl.when(~let).then("symbol_rules")
+    return both.with_columns(rules=pl.concat_str(of_row, "session_rules", separator=",", ignore_nulls=True))
 
 
 def _quarantined(marked: pl.DataFrame) -> pl.DataFrame:

@@ -12,17 +12,24 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from click.testing import Result
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
+from adapters.clock import SystemClock
 from adapters.lake.delta import frame_digest
 from adapters.sources.sample import SampleSource
+from assets.market import gate_bars
 from orchestration.cli import app
+from orchestration.definitions import bar_source, build_chain
+from quant.calendar import exchange_calendar
 from quant.errors import AftercloseError, InputError, SequenceError
 from quant.ledger.entries import EntryKind
 from quant.market.as_of import bars_as_of
 from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.orders import OrderState
+from strategies.alpha_baseline.features import alpha158_features
 from tests.chain.conftest import PROFILE, Root, files_source, settings_of
 
 FIRST, LAST = date(2011, 1, 3), date(2013, 1, 8)
@@ -232,3 +239,77 @@ def test_a_restated_bar_is_told_with_the_decisions_that_used_it_and_a_rerun_as_o
     assert json.loads(shown.output) == [{**told, "used_by": used_since}]
     assert f"paper: {D1}, {D2}, {D3}" in " ".join(CliRunner().invoke(app, ["revisions"]).output.split())
     assert "No revision since 2999-01-01." in CliRunner().invoke(app, ["revisions", "--since", "2999-01-01"]).output
+
+
+def test_a_renamed_security_keeps_its_window_and_who_is_scored_is_decided_by_the_prices_of_the_session(case: Case):
+    held = next(iter(case.held(D2)))
+    renamed = pl.when((pl.col("symbol") == held) & (pl.col("session") >= D3)).then(pl.lit("NEW")).otherwise("symbol").alias("symbol")
+    actions = real_actions((D3, held, "rename", 1.0)).with_columns(new_symbol=pl.when(pl.col("kind") == "rename").then(pl.lit("NEW")))
+    case.put(bars=real_bars().with_columns(renamed), actions=actions)
+    case = Case(case.folder, case.instance, extra="[universe]\nmin_price_usd = 100.0\n")
+    case.root.days([D3])
+    lake = case.root.lake
+    assert lake.read("bar_findings", first=D3, last=D3).is_empty()
+    listed = lake.read("instruments").filter(pl.col("security") == "NEW").select("symbol", "first_session", "last_session", "ended_by")
+    assert listed.sort("first_session").rows() == [(held, listed["first_session"].min(), D2, "rename"), ("NEW", D3, None, None)]
+    whole = lake.read("adjusted_bars", last=D3).with_columns(pl.col("symbol").replace(held, "NEW"))
+    wanted = alpha158_features(whole, exchange_calendar(), D3, D3).sort("symbol")
+    assert_frame_equal(lake.read("alpha158", first=D3, last=D3), wanted, check_exact=True)
+    assert wanted.filter(pl.col("symbol") == "NEW")["ROC60"].item() is not None
+    label = lake.read("forward_returns", first=D3, last=D3)  # decided on D1, when it had the old name, sold on D3 under the new one
+    assert held in label["symbol"].to_list()
+    closes = lake.read("accepted_bars", first=D3, last=D3)
+    assert lake.read("scores", first=D3, last=D3)["symbol"].to_list() == closes.filter(pl.col("close") >= 100)["symbol"].to_list()
+    frozen = lake.read("positions", first=D3, last=D3, where={"book": "paper", "symbol": held})
+    assert (frozen["quantity"].item(), frozen["stale"].item()) == (case.held(D2)[held], True)
+
+
+@pytest.mark.slow
+def test_a_row_released_from_quarantine_flows_and_changes_nothing_that_was_decided_without_it(case: Case, monkeypatch: pytest.MonkeyPatch):
+    symbol = next(iter(case.held(D2)))
+    here = (pl.col("symbol") == symbol) & (pl.col("session") == D3)
+    case.put(bars=real_bars().with_columns(high=pl.when(here).then(pl.col("low")).otherwise("high")))
+    case.root.days([D3])
+    monkeypatch.setenv("DAGSTER_HOME", str(case.folder))
+    monkeypatch.setenv("AFTERCLOSE_PROFILE", profile_of(case))
+    monkeypatch.setenv("AFTERCLOSE_DATA", str(case.folder / "data"))
+
+    def typed(*words: str) -> Result:
+        return CliRunner().invoke(app, ["quarantine", *words])
+
+    def decided() -> tuple[object, ...]:
+        root = case.root
+        kept = ("alpha158", "scores", "target_weights", "orders", "fills", "positions", "daily_pnl", "daily_nav")
+        return root.ledger.entries("paper"), root.ledger.orders("paper"), {name: root.lake.digest(name) for name in kept}
+
+    assert f"{symbol} in {D3}" not in typed("show", str(D2), symbol).output  # that one is fine
+    assert "r03_high_is_highest (block): expected" in typed("show", str(D3), symbol).output
+    assert typed("release", str(D3), symbol).exit_code == 2  # a reason is needed
+    assert typed("confirm", str(D3), symbol, "--reason", "looks wrong").exit_code == 0
+    assert "Nothing" in typed("list", "--open").output
+    before = decided()
+    done = typed("release", str(D3), symbol, "--reason", "the high is misprinted, the close is right")
+    assert f"afterclose backfill --from {D3}" in done.output
+    assert "misprinted" in " ".join(typed("list").output.split())
+    case.root.days([D3])
+    assert decided() == before
+    accepted = case.root.lake.read("accepted_bars", first=D3, last=D3)
+    assert symbol in accepted["symbol"].to_list()
+    assert case.root.lake.read("quarantined_bars", first=D3, last=D3).is_empty()
+    assert case.root.lake.read("bar_findings", first=D3, last=D3)["severity"].to_list() == ["warn"]
+    assert symbol in case.root.lake.read("adjusted_bars", first=D3, last=D3)["symbol"].to_list()
+
+    case.root.days([D4])  # the book's next decision sees the row
+    root, chain = case.root, build_chain(case.settings, bar_source(case.settings, exchange_calendar()), SystemClock())
+    window = root.lake.read("adjusted_bars", last=D4)
+    assert_frame_equal(
+        root.lake.read("alpha158", first=D4, last=D4),
+        alpha158_features(window, exchange_calendar(), D4, D4).sort("symbol"),
+        check_exact=True,
+    )
+    gated = ("bar_findings", "accepted_bars", "quarantined_bars")
+    daily = {name: root.lake.digest(name) for name in gated}
+    gate_bars(chain, root.lake, root.ledger, D1, D4, chain.instant(root.lake, root.ledger, D4))  # as the history does it
+    assert {name: root.lake.digest(name) for name in gated} == daily
+    case.root.days([D3, D4])
+    assert [v["verdict"] for *_, v in root.ledger.audit("quarantine")] == ["confirm", "release"]
