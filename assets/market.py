@@ -7,7 +7,7 @@ import polars as pl
 
 from assets.chain import LATE_SESSIONS, Chain, session_of, table_metadata, warning
 from assets.quarantine import releases
-from assets.revisions import record_revisions, told
+from assets.revisions import as_findings, record_revisions
 from quant.errors import FeedFaultError, SequenceError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
@@ -21,6 +21,7 @@ from quant.quality.release import RELEASES, unseen
 from quant.tables import UTC_INSTANT
 
 WORST_ROWS = 10
+MOST_REVISIONS = 100
 
 
 def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date) -> int:
@@ -111,7 +112,10 @@ def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: dateti
     closes = by_security(unseen(lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"]), left_out), ends)
     accepted = by_security(unseen(lake.read("accepted_bars", first=first, last=last), left_out), ends)
     rows = adjusted_rows(accepted, actions_by_security(actions, ends), chain.source.facts.convention, indices_from=closes)
-    return rows if ends.is_empty() else rows.join(accepted.select("session", "symbol", "traded_as"), on=["session", "symbol"], how="left")
+    if ends.is_empty():
+        return rows
+    names = accepted.select("session", "symbol", "traded_as")
+    return rows.join(names, on=["session", "symbol"], how="left", maintain_order="left")
 
 
 def write_adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
@@ -166,10 +170,10 @@ def relearned(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> tuple[
     )
 
 
-def worst(findings: pl.DataFrame) -> dg.MetadataValue:
+def worst(findings: pl.DataFrame, most: int = WORST_ROWS) -> dg.MetadataValue:
     """The first findings as a table, the most severe ones first."""
     severity = pl.col("severity").replace_strict({"stop": 0, "block": 1, "warn": 2}, default=3)
-    shown = findings.sort(severity, "session", "symbol", descending=[False, True, False]).head(WORST_ROWS)
+    shown = findings.sort(severity, "session", "symbol", descending=[False, True, False]).head(most)
     records = [dg.TableRecord({k: str(v) for k, v in row.items()}) for row in shown.iter_rows(named=True)]
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in findings.columns])
     return dg.MetadataValue.table(records, schema=schema)
@@ -245,8 +249,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         new = ingest_bars(chain, lake, ledger, min(first, chain.day_after_previous(session)), session)
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
         revised = record_revisions(chain, lake, ledger, "raw_bars", first, session)
-        shown = "; ".join(map(told, revised[:WORST_ROWS]))
-        seen = {"revised": len(revised), "rows": shown or "none"}
+        seen = {"revised": len(revised), "worst": worst(as_findings(revised), most=MOST_REVISIONS)}
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new},
             check_results=[warning("raw_bars", "no_used_row_was_revised", not revised, seen)],
@@ -275,11 +278,11 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         session = session_of(context)
         first = chain.back(session, LATE_SESSIONS)
         new = ingest_actions(chain, lake, ledger, first, session)
-        record_revisions(chain, lake, ledger, "corporate_actions", first, chain.calendar.next(session))
+        revised = record_revisions(chain, lake, ledger, "corporate_actions", first, chain.calendar.next(session))
         held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
         late = late_actions(chain, lake, ledger, session)
         shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())
-        seen = {"late": late.height, "actions": shown or "none"}
+        seen = {"late": late.height, "actions": shown or "none", "revised": worst(as_findings(revised), most=MOST_REVISIONS)}
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new},
             check_results=[warning("corporate_actions", "actions_came_in_time", late.is_empty(), seen)],

@@ -10,10 +10,13 @@ import polars as pl
 from assets.chain import Chain
 from quant.market.revisions import decisions_reaching, of_rows, revisions
 from quant.ports import Lake, Ledger
+from quant.quality.rule import Severity
+from quant.tables import TABLES
 from quant.trading.market import LIQUIDITY_SESSIONS
 
 REVISION = "revision"
 """Kind of the audit log's records; quant.market.revisions.of_rows has what they hold."""
+RULE = "r22_used_row_revised"
 _IDENTITY = ("table", "symbol", "session", "kind", "source", "known_at")
 
 
@@ -40,11 +43,31 @@ def _changes(chain: Chain, lake: Lake, ledger: Ledger, table: str, rows: pl.Data
     return revisions(rows, table, made, judged_at=judged_at if table == "raw_bars" else None, since=since)
 
 
-def told(record: Mapping[str, Any]) -> str:
-    """A record in a line: what changed, and which sessions of which books were decided on the old value."""
-    changes = ", ".join(f"{change['column']} {change['old']} -> {change['new']}" for change in record["changes"])
-    uses = ", ".join(f"{use['book']} {_span(use['sessions'])}" for use in record["used_by"])
-    return f"{record['symbol']} {record['session']}: {changes}; used by {uses or 'no decision'}"
+def as_findings(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """``records`` as rows of bar_findings under rule 22, for the check that tells of them: what was used is expected, what came observed.
+    They are in no table: what was found on a session stays what was known at its instant.
+    """
+    rows = [
+        {
+            "session": date.fromisoformat(record["session"]),
+            "symbol": record["symbol"],
+            "rule": RULE,
+            "severity": Severity.WARN.value,
+            "expected": f"{_values(record, 'old')}, as used by {_users(record)}",
+            "observed": f"{_values(record, 'new')}, known since {record['known_at']}",
+        }
+        for record in records
+    ]
+    return pl.DataFrame(rows, schema=TABLES["bar_findings"].schema)
+
+
+def _values(record: Mapping[str, Any], side: str) -> str:
+    kind = f"{record['kind']} " if record["kind"] else ""
+    return kind + ", ".join(f"{change['column']} {change[side] or 'none'}" for change in record["changes"])
+
+
+def _users(record: Mapping[str, Any]) -> str:
+    return ", ".join(f"{use['book']} in {_span(use['sessions'])}" for use in record["used_by"])
 
 
 def _span(sessions: Sequence[str]) -> str:
@@ -56,6 +79,8 @@ def record_revisions(chain: Chain, lake: Lake, ledger: Ledger, table: str, first
 
     A run that was killed between storing a row and recording it records it the next time.
     """
+    if ledger.begun(chain.paper_book) is None:
+        return []  # the history is not fixed yet: it takes corrections in
     rows = lake.read(table, first=first, last=last)
     if rows["known_at_assumed"].all():
         return []

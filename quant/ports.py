@@ -68,7 +68,9 @@ class BarSource(Protocol):
         ...
 
     def actions(self, first: date, last: date) -> pl.DataFrame:
-        """ex_date, symbol, kind ('split' | 'dividend'), value, pay_date (null if unknown) with ex_date in first..last."""
+        """ex_date, symbol, kind, value (see table corporate_actions), pay_date (null if unknown) with ex_date in first..last. A source that
+        has renames adds new_symbol; one may add origin_digest.
+        """
         ...
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +20,9 @@ from typer.testing import CliRunner
 from adapters.clock import SystemClock
 from adapters.lake.delta import frame_digest
 from adapters.sources.sample import SampleSource
+from assets.features import compute_features, compute_labels
 from assets.market import gate_bars
+from assets.revisions import as_findings
 from orchestration.cli import app
 from orchestration.definitions import bar_source, build_chain
 from quant.calendar import exchange_calendar
@@ -226,6 +229,9 @@ def test_a_restated_bar_is_told_with_the_decisions_that_used_it_and_a_rerun_as_o
     (told,) = [payload for *_, payload in case.root.ledger.audit("revision")]
     assert (told["symbol"], told["session"], [c["column"] for c in told["changes"]]) == (symbol, str(D1), ["high", "close"])
     assert told["used_by"] == [{"book": "paper", "sessions": [str(D1), str(D2)]}]
+    (finding,) = as_findings([told]).iter_rows(named=True)
+    assert (finding["symbol"], finding["session"], finding["rule"]) == (symbol, D1, "r22_used_row_revised")
+    assert f"as used by paper in {D1} to {D2} (2 sessions)" in finding["expected"]
     again = case.root.days([D2])[D2]
     assert as_of_then() == before
     assert len(case.root.ledger.audit("revision")) == 1
@@ -262,6 +268,21 @@ def test_a_renamed_security_keeps_its_window_and_who_is_scored_is_decided_by_the
     assert lake.read("scores", first=D3, last=D3)["symbol"].to_list() == closes.filter(pl.col("close") >= 100)["symbol"].to_list()
     frozen = lake.read("positions", first=D3, last=D3, where={"book": "paper", "symbol": held})
     assert (frozen["quantity"].item(), frozen["stale"].item()) == (case.held(D2)[held], True)
+
+    source, ledger = bar_source(case.settings, exchange_calendar()), case.root.ledger
+    chain, daily = build_chain(case.settings, source, SystemClock()), (lake.digest("alpha158"), lake.digest("forward_returns"))
+    for compute in (partial(compute_features, chain, lake, ledger), partial(compute_labels, chain, lake)):
+        compute(D1, D3, chain.instant(lake, ledger, D3))  # at once, as the history does it
+    assert (lake.digest("alpha158"), lake.digest("forward_returns")) == daily
+
+
+def test_a_bar_that_comes_late_makes_no_symbol_missing_in_an_older_session_that_is_judged_again(case: Case):
+    root, chain = case.root, build_chain(case.settings, bar_source(case.settings, exchange_calendar()), SystemClock())
+    stranger = root.lake.read("raw_bars", first=D1, last=D1).head(1).with_columns(symbol=pl.lit("LATE"))
+    stranger = stranger.with_columns(known_at=pl.lit(datetime(2020, 1, 2, tzinfo=UTC)))
+    root.lake.append_new("raw_bars", stranger)
+    gate_bars(chain, root.lake, root.ledger, D2, D2, chain.instant(root.lake, root.ledger, D2))
+    assert root.lake.read("bar_findings", first=D2, last=D2).is_empty()
 
 
 @pytest.mark.slow
