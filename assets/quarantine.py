@@ -61,12 +61,28 @@ def quarantined(chain: Chain, lake: Lake, ledger: Ledger, session: date, symbol:
     if kept.is_empty():
         do = "see `afterclose quarantine list`; a session's rows are judged when it is run"
         raise InputError(expected("a quarantined row", found="none", where=f"{symbol} in {session}", do=do))
-    raw = lake.read("raw_bars", first=session, last=session)
-    known_by = chain.instant(lake, ledger, chain.calendar.on_or_after(session))
-    rows = bars_as_of(raw, known_by).sort("symbol", "digest").join(releases(ledger), on=["session", "symbol", "digest"], how="anti")
+    rows = _as_judged(chain, lake, ledger, session).join(releases(ledger), on=["session", "symbol", "digest"], how="anti")
     rules = ",".join(sorted(findings["rule"].unique())) or str(kept["rules"][0])
     mine = rows.filter((pl.col("symbol") == symbol) | (symbol == WHOLE_SESSION))
     return Quarantined(session=session, symbol=symbol, rows=mine, rules=rules, findings=findings)
+
+
+def _as_judged(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:
+    """Rows of raw_bars of a day as the gate sees them, several of one key in its order."""
+    known_by = chain.instant(lake, ledger, chain.calendar.on_or_after(session))
+    return bars_as_of(lake.read("raw_bars", first=session, last=session), known_by).sort("symbol", "digest")
+
+
+def last_verdicts(chain: Chain, lake: Lake, ledger: Ledger, first: date | None = None) -> dict[tuple[date, str], Mapping[str, Any]]:
+    """The newest verdict about what is received under each session and symbol now; one about an older version of a row is none."""
+    found: dict[tuple[date, str], Mapping[str, Any]] = {}
+    for verdict in verdicts(ledger):
+        session = date.fromisoformat(verdict["session"])
+        if first is None or session >= first:
+            held = _as_judged(chain, lake, ledger, session)["digest"]
+            if not verdict["digests"] or held.is_in(verdict["digests"]).any():
+                found[session, verdict["symbol"]] = verdict
+    return found
 
 
 def decide(chain: Chain, ledger: Ledger, found: Quarantined, *, verdict: str, reason: str, row: int | None = None) -> Mapping[str, object]:

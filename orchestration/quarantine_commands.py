@@ -96,12 +96,13 @@ def _decide(verdict: str, session: str, symbol: str, reason: str, row: int | Non
 
 def _listed(bench: "Workbench", first: date | None) -> list[list[str]]:
     """session, symbol, row, close, rules, state (open | confirmed | released: not run again yet), reason."""
-    from assets.quarantine import verdicts
+    from assets.quarantine import last_verdicts
 
-    said = {(v["session"], v["symbol"]): (_STATES[str(v["verdict"])], str(v["reason"])) for v in verdicts(bench.open_ledger())}
+    said = last_verdicts(bench.chain, bench.lake, bench.open_ledger(), first)
     rows: list[list[str]] = []
     for kept in bench.lake.read("quarantined_bars", first=first).iter_rows(named=True):
-        session, symbol = str(kept["session"]), str(kept["symbol"])
-        state, reason = said.get((session, symbol), said.get((session, WHOLE_SESSION), ("open", "")))
-        rows.append([session, symbol, str(kept["row"]), str(kept["close"]), kept["rules"], state, reason])
+        session, symbol = kept["session"], kept["symbol"]
+        verdict = said.get((session, symbol)) or said.get((session, WHOLE_SESSION))
+        state, reason = (_STATES[verdict["verdict"]], verdict["reason"]) if verdict else ("open", "")
+        rows.append([str(session), symbol, str(kept["row"]), str(kept["close"]), kept["rules"], state, reason])
     return rows

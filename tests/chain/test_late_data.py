@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
@@ -22,6 +23,7 @@ from adapters.lake.delta import frame_digest
 from adapters.sources.sample import SampleSource
 from assets.features import compute_features, compute_labels
 from assets.market import gate_bars
+from assets.quarantine import decide, last_verdicts, quarantined, releases
 from assets.revisions import as_findings
 from orchestration.cli import app
 from orchestration.definitions import bar_source, build_chain
@@ -283,6 +285,42 @@ def test_a_bar_that_comes_late_makes_no_symbol_missing_in_an_older_session_that_
     root.lake.append_new("raw_bars", stranger)
     gate_bars(chain, root.lake, root.ledger, D2, D2, chain.instant(root.lake, root.ledger, D2))
     assert root.lake.read("bar_findings", first=D2, last=D2).is_empty()
+
+
+def test_a_verdict_needs_a_reason_and_a_row_that_can_flow_and_counts_for_the_version_that_was_looked_at(case: Case):
+    root, chain = case.root, build_chain(case.settings, bar_source(case.settings, exchange_calendar()), SystemClock())
+    lake, ledger, instant = root.lake, root.ledger, chain.instant(root.lake, root.ledger, D2)
+
+    def arrives(symbol: str, digest: str, **values: float | None) -> None:
+        row = lake.read("raw_bars", first=D2, last=D2).head(1).with_columns(symbol=pl.lit(symbol), digest=pl.lit(digest))
+        changed = [pl.lit(value, pl.Float64).alias(name) for name, value in values.items()]
+        lake.append_new("raw_bars", row.with_columns(*changed, known_at=pl.lit(instant)))
+
+    arrives("TWO", "a", volume=1000.0)
+    arrives("TWO", "b", volume=2000.0)
+    arrives("BAD", "c", close=None)
+    lenient = replace(chain, gate=chain.gate.model_copy(update={"feed_fault_ratio": 1.0}))
+    gate_bars(lenient, lake, ledger, D2, D2, instant)
+    two = quarantined(chain, lake, ledger, D2, "TWO")
+    assert (two.rows["digest"].to_list(), two.rules) == (["a", "b"], "r01_key_unique")
+    with pytest.raises(InputError, match="expected a reason"):
+        decide(chain, ledger, two, verdict="confirm", reason="  ")
+    with pytest.raises(InputError, match="expected --row 0 to 1 in TWO in 2013-01-03, found none"):
+        decide(chain, ledger, two, verdict="release", reason="the second is right")
+    with pytest.raises(InputError, match="close without nulls"):
+        decide(chain, ledger, quarantined(chain, lake, ledger, D2, "BAD"), verdict="release", reason="no")
+    with pytest.raises(InputError, match="expected a quarantined row in NOPE in 2013-01-03, found none"):
+        quarantined(chain, lake, ledger, D2, "NOPE")
+    assert ledger.audit("quarantine") == []
+    decide(chain, ledger, two, verdict="release", reason="the second is right", row=1)
+    assert releases(ledger).rows() == [(D2, "TWO", "b", D2)]
+    assert (releases(ledger, after=D2).height, releases(ledger, after=D3).height) == (1, 0)
+    gate_bars(lenient, lake, ledger, D2, D2, instant)
+    assert lake.read("accepted_bars", first=D2, last=D2, where={"symbol": "TWO"})["volume"].to_list() == [2000.0]
+    assert quarantined(chain, lake, ledger, D2, "TWO").rows["digest"].to_list() == ["a"]
+    assert last_verdicts(chain, lake, ledger)[D2, "TWO"]["reason"] == "the second is right"
+    ledger.record("quarantine", {**ledger.audit("quarantine")[0][-1], "symbol": "BAD", "digests": ["of an older version"]})
+    assert (D2, "BAD") not in last_verdicts(chain, lake, ledger)
 
 
 @pytest.mark.slow
