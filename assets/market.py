@@ -1,6 +1,6 @@
 """Raw bars, corporate actions, the gate and adjustment: for a range of sessions (history) and for one (daily), by the same functions."""
 
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -245,10 +245,13 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         """The session's bars as received, and revisions of the last ten daily sessions; append-only: a revision is a new row."""
         session = session_of(context)
         require_previous(chain, lake, session)
-        first = max(chain.paper_start, chain.back(session, LATE_SESSIONS))
-        new = ingest_bars(chain, lake, ledger, min(first, chain.day_after_previous(session)), session)
+        own = chain.day_after_previous(session)
+        new = ingest_bars(chain, lake, ledger, own, session)
+        first = max(chain.paper_start, chain.back(session, LATE_SESSIONS), chain.source.first_session())
+        if first < own:
+            new += ingest_bars(chain, lake, ledger, first, own - timedelta(days=1))
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
-        revised = record_revisions(chain, lake, ledger, "raw_bars", first, session)
+        revised = record_revisions(chain, lake, ledger, "raw_bars", min(first, own), session)
         seen = {"revised": len(revised), "worst": worst(as_findings(revised), most=MOST_REVISIONS)}
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new},
