@@ -27,13 +27,16 @@ class AdjustmentConvention(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """What a source says of itself. ``finite`` sources never gain sessions; ``absent`` are bar columns it never has."""
+    """What a source says of itself. ``finite`` sources never gain sessions; ``absent`` are bar columns it never has. ``origin_digest`` is
+    the SHA-256 of the one file that all its rows are of, if there is one.
+    """
 
     name: str
     convention: AdjustmentConvention
     publish_delay_minutes: int
     absent: frozenset[str]
     finite: bool
+    origin_digest: str | None = None
 
 
 @runtime_checkable
@@ -62,8 +65,8 @@ class BarSource(Protocol):
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
         """session, symbol, open, high, low, close, volume, vwap (Date, String, Float64 ...) of sessions first..last; as delivered, faults
-        included. vwap is null where the source declares it absent. A source may add origin_digest: SHA-256 of the file or response that
-        a row was read from.
+        included. vwap is null where the source declares it absent. A source of several files or responses may add
+        origin_digest: SHA-256 of the one that a row was read from.
         """
         ...
 

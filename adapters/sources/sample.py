@@ -40,9 +40,8 @@ class SampleSource:
     def __init__(self, *, universe: Sequence[str] | None = None) -> None:
         symbols = chosen_symbols(universe, embedded_bars()["symbol"].unique().to_list(), where="source sample")
         self._published = embedded_bars().filter(pl.col("symbol").is_in(symbols))
-        origin = pl.lit(hashlib.sha256(_packed()).hexdigest()).alias("origin_digest")
-        self._actions = recovered_actions(self._published).with_columns(origin)
-        self._bars = self._published.drop("adj_close").with_columns(origin)
+        self._actions = recovered_actions(self._published)
+        self._bars = self._published.drop("adj_close")
 
     @property
     def facts(self) -> SourceFacts:
@@ -52,6 +51,7 @@ class SampleSource:
             publish_delay_minutes=30,
             absent=frozenset({"vwap"}),
             finite=True,
+            origin_digest=_packed_digest(),
         )
 
     def first_session(self) -> date:
@@ -69,6 +69,11 @@ class SampleSource:
 
 def _packed() -> bytes:
     return (files("bokeh_sampledata") / "_data" / "stocks.csv.gz").read_bytes()
+
+
+@cache
+def _packed_digest() -> str:
+    return hashlib.sha256(_packed()).hexdigest()
 
 
 @cache

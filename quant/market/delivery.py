@@ -81,7 +81,7 @@ def _delivered(
     """``sessions``: day of a row -> the session at whose publish time it is expected; it is live until the next one opens."""
     columns, day = list(TABLES[table].columns), TABLES[table].clock
     content = rows.select(name for name in columns if name in rows.columns and name not in PROVENANCE)
-    marks = [pl.col(name) if name in rows.columns else pl.lit(None, pl.String).alias(name) for name in PROVENANCE]
+    marks = [pl.col(name) if name in rows.columns else pl.lit(facts.origin_digest, pl.String).alias(name) for name in PROVENANCE]
     absent = [pl.lit(None, TABLES[table].schema[name]).alias(name) for name in OPTIONAL[table] if name not in rows.columns]
     stamped = rows.select(*content.columns, *marks, *absent, _content_digests(content, table, facts.name), source=pl.lit(facts.name))
     past = {at: eve for at, eve in sessions.items() if received_at >= _next_open(calendar, eve)}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -236,6 +237,8 @@ def test_a_revision_is_newer_than_what_it_replaces_though_the_clock_was_set_back
 def test_where_a_row_was_read_from_is_kept_and_a_file_written_again_with_the_same_rows_revises_nothing():
     known = delivered(ONE.with_columns(origin_digest=pl.lit("f1")), YEARS_LATER)
     assert known["origin_digest"].to_list() == ["f1"]
+    of_one_file = raw_bar_rows(ONE, facts=replace(FACTS, origin_digest="f"), calendar=XNYS, received_at=YEARS_LATER)
+    assert of_one_file["origin_digest"].to_list() == ["f"]
     assert known["digest"].equals(delivered(ONE, YEARS_LATER)["digest"])
     assert delivered(ONE.with_columns(origin_digest=pl.lit("f2")), YEARS_LATER.replace(hour=9), known=known).is_empty()
 

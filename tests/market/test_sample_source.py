@@ -40,7 +40,7 @@ def test_three_splits_and_ninety_two_dividends_come_out_of_the_adjusted_close():
 
 def test_dividends_are_the_cents_that_were_paid():
     actions = SampleSource().actions(*EVER)
-    paid = {(day, symbol): value for day, symbol, kind, value, *_ in actions.rows() if kind == "dividend"}
+    paid = {(day, symbol): value for day, symbol, kind, value, _ in actions.rows() if kind == "dividend"}
     assert paid[date(2012, 8, 9), "AAPL"] == 2.65
     assert paid[date(2004, 11, 15), "MSFT"] == 3.08  # the special dividend: a tenth of the price, and no split
     assert all(value == round(value, 2) for value in paid.values())
