@@ -335,6 +335,24 @@ def test_a_verdict_needs_a_reason_and_a_row_that_can_flow_and_counts_for_the_ver
     assert (D2, "BAD") not in last_verdicts(chain, lake, ledger)
 
 
+def test_a_jump_that_is_released_lets_the_sessions_after_it_flow(case: Case):
+    root, chain = case.root, build_chain(case.settings, bar_source(case.settings, exchange_calendar()), SystemClock())
+    lake, ledger, came, then = root.lake, root.ledger, chain.instant(root.lake, root.ledger, D2), chain.publish_at(D4)
+    row = lake.read("raw_bars", first=D2, last=D2).head(1)
+    for day in (D3, D4):
+        halved = row.with_columns(pl.col("open", "high", "low", "close") / 2, volume=pl.col("volume") * 2, session=day)
+        lake.append_new("raw_bars", halved.with_columns(digest=pl.lit(f"halved {day}"), known_at=pl.lit(came)))
+    lenient = replace(chain, gate=chain.gate.model_copy(update={"feed_fault_ratio": 1.0, "universe_stop_ratio": 1.0}))
+
+    def kept_out() -> list[tuple[date, str]]:
+        return gate_bars(lenient, lake, ledger, D3, D4, then).quarantined.select("session", "rules").rows()
+
+    assert kept_out() == [(D3, "r16_split_suspect"), (D4, "r16_split_suspect")]
+    decide(chain, ledger, quarantined(chain, lake, ledger, D3, row["symbol"].item()), verdict="release", reason="it lost a lawsuit")
+    assert kept_out() == []
+    assert gate_bars(lenient, lake, ledger, D4, D4, then).quarantined.is_empty()  # as the daily chain does it
+
+
 @pytest.mark.slow
 def test_a_row_released_from_quarantine_flows_and_changes_nothing_that_was_decided_without_it(case: Case, monkeypatch: pytest.MonkeyPatch):
     symbol = next(iter(case.held(D2)))
