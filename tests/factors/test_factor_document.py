@@ -13,7 +13,9 @@ from quant.factors import expression, lowering, reference
 from quant.factors.compile import Backend, compute
 from quant.factors.expression import OPERATORS
 from quant.factors.kernels import Op
+from quant.factors.library.alpha158 import alpha158
 from quant.factors.library.reader import read_library
+from quant.factors.library.user_factors import taken_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "factors.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| (\w+) \| .* \| `(.+)` \| (\S+) \|$", PAGE, re.MULTILINE)
@@ -49,6 +51,12 @@ def test_an_example_has_the_value_that_the_page_says(operator: str, example: str
 
 def test_both_texts_of_the_page_are_the_same_library() -> None:
     assert read_library(block("toml"), kind="toml", where="page") == read_library(block("python"), kind="python", where="page")
+
+
+def test_the_page_lists_the_names_that_no_factor_may_have() -> None:
+    told = re.search(r"meet in the\s+chain \((.*?)\)", PAGE, re.DOTALL)
+    assert told
+    assert set(re.findall(r"`(\w+)`", told[1])) == set(taken_names()) - {name.lower() for name in alpha158()}
 
 
 def test_the_new_operator_of_the_page_works_in_its_places(panel: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
