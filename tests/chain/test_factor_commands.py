@@ -153,7 +153,7 @@ def test_check_accepts_an_expression_and_says_what_it_depends_on(afterclose: Com
         ("Mean($close, 5) / Meen($close, 7)", "found Meen; perhaps Mean", "Meen($close, 7)"),
         ("$close / $clsoe", "found $clsoe; perhaps $close", "$clsoe"),
         ("Mean($close, 5", "never closed", "($close, 5"),
-        ("Mean($close)", "2 argument(s) of Mean", "Mean($close)"),
+        ("Mean($close)", "expected Mean(x, N)", "Mean($close)"),
         ("$close / Mean($close, -5)", "cannot reach forward", "-5)"),
         ("1 + Ref($close,-1) / $close", "through Ref($close, -1)", "Ref($close,-1) / $close"),
         ("Mean(Delta(Mean($close,2) / Ref($close,1), -2), 5)", "a reach of 2 session(s)", "Delta(Mean($close,2) / Ref($close,1), -2), 5)"),

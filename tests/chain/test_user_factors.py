@@ -80,6 +80,12 @@ def test_without_a_library_there_is_no_such_asset(tmp_path: Path):
         ('label = "$close/$open"', None, "found label, which is column label of table forward_returns"),
         ('up = "$close/$open"\nUP = "$open/$close"', None, "found UP, which is up of line 1"),
         ('ahead = "Ref($close, -1)/$close"', None, "no row after the session in feature ahead"),
+        (
+            'best = "CSRank($close/$open, $sector)"',
+            None,
+            r"expected columns of table adjusted_bars in factor best, found \$sector to group symbols by; leave .*factors compute --bars",
+        ),
+        (f'long = "CSRank({"+".join(["CSRank($close/$open)"] * 70)})"', None, "factor long, once .*: expected at most 2000 characters"),
         ('typo = "Mena($close, 5)"', None, "Mena"),
     ],
 )

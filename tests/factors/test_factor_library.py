@@ -117,7 +117,7 @@ def test_a_library_is_read_in_its_order_from_either_kind_of_text(kind: Kind, tex
         ("python", "FACTORS = dict(A='$close/$open')", "found FACTORS = dict(A='$close/$open')"),
         ("python", "FACTORS = {**A}", "expected names in quotes in FACTORS, found **A; write every name out"),
         ("python", "FACTORS = {5: '$close/$open'}", "expected names in quotes in FACTORS, found 5"),
-        ("toml", 'A = "Meen($close,5)/$close"', "mine, line 1, A: expected one of Abs, "),
+        ("toml", 'A = "Meen($close,5)/$close"', "mine, line 1, A: expected an operator in "),
         ("toml", 'A = "Mean($close,5)"', "mine, line 1, A: expected a value that does not depend on the level of prices in factor A"),
         ("toml", "x" * (MAX_CHARACTERS + 1), "expected at most 1000000 characters in mine, found 1000001"),
         ("toml", "".join(f'F{n} = ""\n' for n in range(MAX_FACTORS + 1)), "expected at most 5000 factors in mine, found 5001"),

@@ -41,7 +41,6 @@ FREE = [
     "Count($close,5)",
     "CSRank($close/Ref($close,5))",
     "CSRank($volume,$sector)",
-    "CSRank($close,$symbol)",
     "CSZScore(Log($close/Ref($close,5)),$sector)",
     "CSScale(CSDemean($close/$open))",
     "Ref($close,600)/$close",
