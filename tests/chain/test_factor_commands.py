@@ -127,6 +127,9 @@ def test_show_takes_names_of_both_libraries_names_of_a_file_and_expressions(afte
         (["list", "--library", "alpha101"], "expected alpha158, alpha360 or a file ending in .toml or .py in --library, found alpha101"),
         (["list", "--library", "none.toml"], "found no such file"),
         (["check", "/Ref(,5)"], "in single quotes"),
+        (["check", "MA61"], "found MA61; perhaps MA60"),
+        (["check", "libs/mine.txt"], "expected a library's file ending in .toml or .py in check, found libs/mine.txt"),
+        (["check", "bars.csv"], "expected a library's file ending in .toml or .py in check, found bars.csv"),
     ],
 )
 def test_what_nobody_knows_is_wrong_input(afterclose: Command, words: list[str], told: str):
@@ -171,6 +174,23 @@ def test_check_marks_the_place_of_what_it_refuses(afterclose: Command, expressio
     assert len(line) <= 120
 
 
+def test_check_takes_the_name_of_a_factor_as_show_does(afterclose: Command):
+    code, told = afterclose("factors", "check", "VOLUME1")
+    assert code == 0
+    assert told.splitlines()[0] == "accepted: VOLUME1 of alpha360: Ref($volume, 1) / ($volume + 1e-12)"
+    assert afterclose("factors", "check", "MOVE", "-l", "mine.toml")[1].startswith("accepted: MOVE of mine.toml: $close / $open - 1\n")
+    assert afterclose("factors", "check", "--", "-Delta($close, 5)/$close")[0] == 0
+
+
+def test_check_says_which_factors_of_a_library_depend_on_the_level_of_volume(afterclose: Command, folder: Path):
+    (folder / "own.toml").write_text(
+        'A = "Log($volume+1)"\nB = "$volume/Ref($volume, 1)"\nC = "Corr($close,$volume**2+1000,5)"\nD = "$close/$open"\n'
+    )
+    assert afterclose("factors", "check", "own.toml")[1].splitlines()[-1] == "volume  its level matters in A: adjust it for splits"
+    (folder / "own.toml").write_text('B = "$volume/Ref($volume, 1)"\n')
+    assert afterclose("factors", "check", "own.toml")[1].splitlines()[-1] == "volume  its level does not matter"
+
+
 def test_check_refuses_what_depends_on_the_level_of_prices(afterclose: Command):
     code, told = afterclose("factors", "check", "$close-$open")
     assert code == 2
@@ -179,6 +199,8 @@ def test_check_refuses_what_depends_on_the_level_of_prices(afterclose: Command):
 
 def test_check_takes_a_library_and_tells_all_its_problems(afterclose: Command, folder: Path):
     assert afterclose("factors", "check", "mine.toml") == (0, "accepted: mine.toml: 2 factors\nneeds   up to 5 earlier sessions\n")
+    (folder / "ONE.TOML").write_bytes('\ufeffONE = "$close/Ref($close, 1)"\n'.encode())
+    assert afterclose("factors", "check", "ONE.TOML") == (0, "accepted: ONE.TOML: 1 factor\nneeds   up to 1 earlier session\n")
     (folder / "bad.py").write_text('A = "$close"\nB = "Ref($close,-1)/$close"\nimport os\n')
     code, told = afterclose("factors", "check", "bad.py")
     assert code == 2

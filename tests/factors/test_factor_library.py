@@ -184,6 +184,12 @@ def test_a_library_is_loaded_from_its_file(tmp_path: Path, name: str, text: str)
     assert load_library(tmp_path / name) == MINE
 
 
+def test_a_byte_order_mark_and_a_suffix_in_capitals_are_fine(tmp_path: Path) -> None:
+    for name, text in (("MINE.TOML", TOML), ("Mine.Py", LINES)):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert load_library(tmp_path / name) == MINE
+
+
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.toml").mkdir()
     (tmp_path / "binary.py").write_bytes(b"\xff\xfe")
