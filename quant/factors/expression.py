@@ -398,7 +398,7 @@ class _Reader:
         if not isinstance(tree, ast.Name) or self.text[at] != "$":
             raise self.refuse(tree, "a column to group by", ast.unparse(tree).replace(_FIELD_MARK, "$"), "write it as $sector")
         name = tree.id.removeprefix(_FIELD_MARK)
-        if name in (*FIELDS, *self.fields, *PLACE):
+        if name in (*FIELDS, *PLACE):
             found = f"${name}, {'part of the key of a row' if name in PLACE else 'a number of the bar'}"
             raise self.refuse(tree, "a column of labels to group by", found, "name one such as $sector")
         return name
