@@ -136,7 +136,8 @@ _NO_WINDOW = "give 1 or more: Qlib's 0 (expanding) and below 1 (exponential) dep
 _NOT_OURS: Mapping[type[ast.AST], tuple[str, str]] = {  # Python that is not in the language -> its name, and what to write
     ast.Compare: ("several comparisons in a row", "put each comparison into parentheses and join them by &"),
     ast.IfExp: ("if ... else", "use If(c, x, y)"),
-    ast.BoolOp: ("and or or", "use & and | between comparisons in parentheses"),
+    ast.And: ("and", "use & between comparisons in parentheses"),
+    ast.Or: ("or", "use | between comparisons in parentheses"),
     ast.Not: ("not", "use Not(c)"),
     ast.UAdd: ("a + without anything before it", "leave it out"),
     ast.FloorDiv: ("//", "use /"),
@@ -307,7 +308,7 @@ class _Reader:
 
     def not_ours(self, tree: ast.expr) -> FactorError:
         match tree:
-            case ast.UnaryOp(op=part) | ast.BinOp(op=part) | ast.Compare(ops=[part]):
+            case ast.UnaryOp(op=part) | ast.BinOp(op=part) | ast.BoolOp(op=part) | ast.Compare(ops=[part]):
                 pass
             case ast.Call(func=ast.Name(), keywords=[part, *_]):
                 pass
