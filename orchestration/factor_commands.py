@@ -238,7 +238,7 @@ def _cost(node: "Node", home: str, others: list[str], mode: Literal["qlib", "str
 
 def _check_library(path: str) -> None:
     from adapters.factor_library import load_library
-    from quant.factors.expression import features, parse
+    from quant.factors.expression import features, groups, parse
     from quant.factors.library.frozen import LIBRARIES, frozen_library
     from quant.factors.reach import reach
     from quant.factors.scale import volume_matters
@@ -251,11 +251,17 @@ def _check_library(path: str) -> None:
     past = max(reach(node).past for node in nodes.values())
     out.print(f"[bold green]accepted:[/] {escape(path)}: {_counted(len(expressions), 'factor')}", highlight=False, soft_wrap=True)
     _told("needs", f"up to {_counted(past, 'earlier session')}")
+    _told_groups(frozenset[str]().union(*map(groups, nodes.values())))
     reading = [name for name, node in nodes.items() if "volume" in features(node)]
     with err.status(f"what {_counted(len(reading), 'factor')} make of the level of volume"):
         dependent = [name for name in reading if volume_matters(expressions[name])]
     if reading:
         _told_volume(f" in {', '.join(dependent)}" if dependent else None)
+
+
+def _told_groups(columns: frozenset[str]) -> None:
+    if columns:
+        _told("groups", f"by {', '.join(f'${column}' for column in sorted(columns))}: with `compute --bars` only, not in the chain")
 
 
 def _told_volume(where: str | None) -> None:
@@ -264,7 +270,7 @@ def _told_volume(where: str | None) -> None:
 
 def _check_expression(expression: str, name_of: str) -> None:
     """``name_of`` is what to print before the expression: its name, if it has one."""
-    from quant.factors.expression import features, parse, text
+    from quant.factors.expression import features, groups, parse, text
     from quant.factors.reach import refuse_lookahead
     from quant.factors.scale import refuse_scale, volume_matters
 
@@ -278,6 +284,7 @@ def _check_expression(expression: str, name_of: str) -> None:
     out.print(f"[bold green]accepted:[/] {escape(name_of)}{escape(text(node))}", highlight=False, soft_wrap=True)
     _told("needs", _needs(node))
     _told("reads", ", ".join(f"${field}" for field in sorted(features(node))))
+    _told_groups(groups(node))
     _told("prices", "their level does not matter")
     if "volume" in features(node):
         _told_volume("" if volume_matters(expression) else None)

@@ -174,6 +174,14 @@ def test_check_marks_the_place_of_what_it_refuses(afterclose: Command, expressio
     assert len(line) <= 120
 
 
+def test_check_says_that_a_group_is_not_for_the_chain(afterclose: Command, folder: Path):
+    (folder / "own.toml").write_text('A = "CSRank($close/$open, $sector)"\n')
+    for asked in ("own.toml", "CSRank($close/$open, $sector)"):
+        code, told = afterclose("factors", "check", asked)
+        assert code == 0
+        assert "groups  by $sector: with `compute --bars` only, not in the chain" in told.splitlines()
+
+
 def test_check_takes_the_name_of_a_factor_as_show_does(afterclose: Command):
     code, told = afterclose("factors", "check", "VOLUME1")
     assert code == 0
