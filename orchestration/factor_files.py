@@ -61,6 +61,11 @@ def panel_from_file(path: Path, groups: Collection[str]) -> pl.DataFrame:
     if missing := sorted(set(groups) - set(has)):
         found = f"columns {', '.join(has)}"
         raise InputError(expected(f"column {missing[0]} to group by", found=found, where=str(path), do="add it"))
+    kinds = lazy.collect_schema()
+    for group in groups:
+        if kinds[group].is_nested():
+            what, found = "a column of text or numbers to group by", f"{group} of {kinds[group]}"
+            raise InputError(expected(what, found=found, where=str(path), do="name another column"))
     return panel.join(_labels(lazy, mapping, groups), on=["session", "symbol"], how="left", maintain_order="left")
 
 
