@@ -89,12 +89,12 @@ def _is_empty(lazy: pl.LazyFrame, column: str) -> bool:
 
 
 def _labels(lazy: pl.LazyFrame, mapping: Mapping[str, str], groups: Collection[str]) -> pl.DataFrame:
-    theirs = {ours: name for name, ours in mapping.items()}
+    theirs, kinds = {ours: name for name, ours in mapping.items()}, lazy.collect_schema()
     session = pl.col(theirs.get("session", "session"))
     rows = lazy.select(
         session.cast(pl.String).str.to_date("%Y-%m-%d").alias("session"),
         pl.col(theirs.get("symbol", "symbol")).cast(pl.String).alias("symbol"),
-        *(pl.col(group).cast(pl.String) for group in groups),
+        *((pl.col(group).fill_nan(None) if kinds[group].is_float() else pl.col(group)).cast(pl.String) for group in groups),
     )
     return rows.collect()
 

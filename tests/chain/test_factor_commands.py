@@ -232,6 +232,17 @@ def test_a_group_column_that_is_no_label_is_wrong_input(afterclose: Command, fol
     assert "expected a column of text or numbers to group by" in told
 
 
+def test_a_symbol_whose_group_is_not_a_number_has_no_group(afterclose: Command, folder: Path, bars: pl.DataFrame):
+    sector = pl.when(pl.col("symbol") == "IBM").then(float("nan")).otherwise(7.0).alias("sector")
+    bars.with_columns(sector).write_parquet(folder / "numbers.parquet")
+    (folder / "sector.toml").write_text('BEST = "CSRank($close/Ref($close,5),$sector)"')
+    code, told = afterclose("factors", "compute", "-l", "sector.toml", "--bars", "numbers.parquet", "--out", "out.parquet")
+    assert code == 0, told
+    written = pl.read_parquet(folder / "out.parquet")
+    assert written.filter(pl.col("symbol") == "IBM")["BEST"].is_null().all()
+    assert written.filter(pl.col("symbol") != "IBM")["BEST"].drop_nulls().len() > 0
+
+
 def test_compute_groups_symbols_by_a_column_of_the_bars(afterclose: Command, folder: Path, bars: pl.DataFrame):
     sector = pl.when(pl.col("symbol") == "IBM").then(pl.lit("old")).otherwise(pl.lit("new")).alias("sector")
     bars.rename({"session": "date"}).with_columns(sector).write_csv(folder / "sectors.csv")
