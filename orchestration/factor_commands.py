@@ -352,13 +352,15 @@ def _computed(
     mode: Literal["qlib", "strict"],
     dtype: Literal["float32", "float64"],
 ) -> "Iterator[pl.DataFrame]":
-    """The factors' rows, without those for sessions that a symbol missed."""
+    """The factors' rows, without those for sessions that a symbol missed. As in the chain, cross-sections are over those that traded."""
     import polars as pl
 
     from quant.factors.compile import evaluate
     from quant.factors.plan import Mode
+    from quant.factors.traded import among_traded
 
     kind = pl.Float32 if dtype == "float32" else pl.Float64
     traded = "traded or not"  # no factor's name
-    for batch in evaluate({**expressions, traded: "$close"}, panel, since=begin, mode=Mode(mode), dtype=kind):
+    named = {name: among_traded(text) for name, text in expressions.items()}
+    for batch in evaluate({**named, traded: "$close"}, panel, since=begin, mode=Mode(mode), dtype=kind):
         yield batch.filter(pl.col(traded).is_not_null()).drop(traded)

@@ -241,6 +241,38 @@ def test_compute_of_a_range_gives_the_rows_of_the_whole(afterclose: Command, fol
     assert pl.read_parquet(folder / "out.parquet").equals(inside)
 
 
+def test_bars_that_come_later_change_no_rank_of_a_session_without_them(afterclose: Command, folder: Path, bars: pl.DataFrame):
+    (folder / "ranks.toml").write_text('R = "CSRank(Max($close,15)/Min($close,15))"')
+    missed = date(2010, 2, 2)  # of IBM, which comes back
+    for name, rows in (("all", bars), ("then", bars.filter(pl.col("session") <= missed))):
+        rows.write_csv(folder / f"{name}.csv")
+        code, told = afterclose("factors", "compute", "-l", "ranks.toml", "--bars", f"{name}.csv", "--out", f"{name}.parquet")
+        assert code == 0, told
+    then = pl.read_parquet(folder / "then.parquet")
+    assert 0 < then.filter(pl.col("session") == missed).height < then["symbol"].n_unique()
+    assert pl.read_parquet(folder / "all.parquet").filter(pl.col("session") <= missed).equals(then)
+
+
+@pytest.mark.parametrize("label", [[1, 2], {"a": 1}])
+def test_a_group_column_that_is_no_label_is_wrong_input(afterclose: Command, folder: Path, bars: pl.DataFrame, label: object):
+    bars.with_columns(sector=pl.Series([label] * bars.height)).write_parquet(folder / "odd.parquet")
+    (folder / "sector.toml").write_text('BEST = "CSRank($close/Ref($close,5),$sector)"')
+    code, told = afterclose("factors", "compute", "-l", "sector.toml", "--bars", "odd.parquet", "--out", "out.parquet")
+    assert code == 2
+    assert "expected a column of text or numbers to group by" in told
+
+
+def test_a_symbol_whose_group_is_not_a_number_has_no_group(afterclose: Command, folder: Path, bars: pl.DataFrame):
+    sector = pl.when(pl.col("symbol") == "IBM").then(float("nan")).otherwise(7.0).alias("sector")
+    bars.with_columns(sector).write_parquet(folder / "numbers.parquet")
+    (folder / "sector.toml").write_text('BEST = "CSRank($close/Ref($close,5),$sector)"')
+    code, told = afterclose("factors", "compute", "-l", "sector.toml", "--bars", "numbers.parquet", "--out", "out.parquet")
+    assert code == 0, told
+    written = pl.read_parquet(folder / "out.parquet")
+    assert written.filter(pl.col("symbol") == "IBM")["BEST"].is_null().all()
+    assert written.filter(pl.col("symbol") != "IBM")["BEST"].drop_nulls().len() > 0
+
+
 def test_compute_groups_symbols_by_a_column_of_the_bars(afterclose: Command, folder: Path, bars: pl.DataFrame):
     sector = pl.when(pl.col("symbol") == "IBM").then(pl.lit("old")).otherwise(pl.lit("new")).alias("sector")
     bars.rename({"session": "date"}).with_columns(sector).write_csv(folder / "sectors.csv")

@@ -10,9 +10,10 @@ import dagster as dg
 import pytest
 
 from adapters.clock import FixedClock
+from assets.factor_report import require_trained_on
 from orchestration.definitions import build_definitions
-from quant.errors import AftercloseError, InputError
-from quant.ports import SessionStart
+from quant.errors import AftercloseError, InputError, SequenceError
+from quant.ports import SessionStart, TrainedModel
 from tests.chain.conftest import settings_of
 
 if TYPE_CHECKING:
@@ -133,3 +134,10 @@ def test_a_booked_session_keeps_the_library_that_it_was_booked_under(tmp_path: P
         else:
             with pytest.raises(InputError, match=found):
                 bound.chain.begun(bound.ledger, SESSION)
+
+
+def test_a_report_without_the_library_that_the_scores_were_made_with_is_refused():
+    trained = TrainedModel(version="abc", text="", features=("KMID", "reversal"))
+    require_trained_on(trained, ["KMID", "KLEN", "reversal"])
+    with pytest.raises(SequenceError, match=r"found one that reads reversal; name the library with --profile"):
+        require_trained_on(trained, ["KMID", "KLEN"])

@@ -76,6 +76,22 @@ DEPENDENT = [
     "If(CSRank($close)>0.5,1,0)",
     "Ref($close,600)",
     "Mean($high,2520)",
+    "If($open==$close,$close,$close/$open)",
+    "If($low==$high,$close,1)",
+    "If($volume==0,$close,$close/$open)",
+    "If(Min($volume,5)==0,$close,0)",
+    "If(Count($close,20)<5,$close,1)",
+    "If(Count($close,2)<2,Ref($close,1),1)",
+    "($close==Ref($close,1))*$close",
+    "Mean($close,5)/$close+If(Max($close/Ref($close,1),5)>1.8,$close,0)",
+    "If(Min($close/Ref($close,1),5)<0.4,$close,0)",
+    "$close<0.5",
+    "If($close>0.5,$close/Ref($close,5)-1,0)",
+    "($high-$low)<0.005",
+    "Mean($close,5)>300000",
+    "Less($close,400000)/$close",
+    "($close/$open)*($close>100000)",
+    "Rsquare($close*1e-3,20)",
 ]
 
 
