@@ -137,12 +137,15 @@ def compute(
         panel = _panel(expressions, source, begin, end)
     wanted = _wanted(panel, begin)
     with bars() as progress:
-        task = progress.add_task(f"{len(expressions)} factors, thousands of rows", total=-(-wanted // 1000))
+        task = progress.add_task(f"{_counted(len(expressions), 'factor')}, thousands of rows", total=-(-wanted // 1000))
         frames = _computed(expressions, panel, begin, mode, dtype)
         rows = write_parquet(frames, target, lambda done: progress.update(task, completed=-(-done // 1000)))
     size = target.stat().st_size / 1e6
     out.print(
-        f"{target}: {rows:,} rows, {len(expressions)} factors, {dtype}, {size:,.1f} MB", highlight=False, markup=False, soft_wrap=True
+        f"{target}: {rows:,} rows, {_counted(len(expressions), 'factor')}, {dtype}, {size:,.1f} MB",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
 
 

@@ -24,7 +24,7 @@ def library_of(name: str) -> Mapping[str, str]:
     """The library of that name, or of that file."""
     if name in LIBRARIES:
         return frozen_library(name)
-    if not name.endswith((".toml", ".py")):
+    if not name.lower().endswith((".toml", ".py")):
         what = f"{', '.join(LIBRARIES)} or a file ending in .toml or .py"
         raise InputError(expected(what, found=name, where="--library", do="choose one"))
     return load_library(Path(name))
