@@ -1,15 +1,16 @@
 """The report on factors: Alpha158, the user's library and the model's scores against the labels of the history."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import dagster as dg
 import polars as pl
 
 from assets.chain import Chain, table_metadata
 from assets.features import KEY, calendar_years, factor_tables
+from quant.errors import SequenceError, expected
 from quant.factors.library.alpha158 import alpha158
 from quant.modelling.factor_statistics import factor_statistics
-from quant.ports import Lake, ReportPublisher
+from quant.ports import Lake, Ledger, ModelStore, ReportPublisher, TrainedModel
 from quant.reports.factors import factor_report_model
 
 MODEL = "score"
@@ -37,15 +38,28 @@ def labelled_factors(chain: Chain, lake: Lake) -> Iterator[pl.DataFrame]:
         yield rows
 
 
+def require_trained_on(trained: TrainedModel, factors: Collection[str]) -> None:
+    """Raises SequenceError if the model of the stored scores reads a factor that the profile does not have: the page would leave it out."""
+    for name in sorted(set(trained.features) - set(factors)):
+        what, where = "scores of a model that reads the profile's factors only", f"model {trained.version}"
+        do = "name the library with --profile, or run `afterclose history` for a model without it"
+        raise SequenceError(expected(what, found=f"one that reads {name}", where=where, do=do))
+
+
 @dg.asset(group_name="research", deps=["feature_history", "label_history", "walk_forward_scores"], kinds={"polars", "plotly"})
 def factor_report(
     context: dg.AssetExecutionContext,
     chain: dg.ResourceParam[Chain],
     lake: dg.ResourceParam[Lake],
     reports: dg.ResourceParam[ReportPublisher],
+    ledger: dg.ResourceParam[Ledger],
+    models: dg.ResourceParam[ModelStore],
 ) -> dg.MaterializeResult:
     """One self-contained page on every factor's information coefficient over the history, and its figures as a table."""
     factors = measured_factors(chain)
+    champion = ledger.champion(chain.strategy.name, chain.history_last)
+    if champion is not None:
+        require_trained_on(models.load(chain.strategy.name, champion[1]), factors)
     measures = factor_statistics(labelled_factors(chain, lake), list(factors))
     model = factor_report_model(
         measures,

@@ -29,6 +29,7 @@ ModeOption = Annotated[
     typer.Option(help="qlib: a window uses the values that are there. strict: missing unless every value in the window is known."),
 ]
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PATH = re.compile(r"[^$()]*\.[A-Za-z]\w*", re.ASCII)
 
 
 @factors.command(name="list")
@@ -47,7 +48,8 @@ def list_factors(library: LibraryOption = "alpha158") -> None:
     out.print(f"[bold]{'factor':<{width}}  sessions  expression[/]", highlight=False)
     for name, text in expressions.items():
         out.print(f"{name:<{width}}  {past[name]:>8}  {' '.join(text.split())}", highlight=False, markup=False, soft_wrap=True)
-    out.print(f"{len(expressions)} factors; a value needs up to {max(past.values())} earlier sessions.", highlight=False)
+    needed = _counted(max(past.values()), "earlier session")
+    out.print(f"{_counted(len(expressions), 'factor')}; a value needs up to {needed}.", highlight=False)
 
 
 @factors.command()
@@ -78,16 +80,27 @@ def show(
 
 @factors.command()
 def check(
-    expression: Annotated[str, typer.Argument(metavar="EXPRESSION|FILE", help="An expression in single quotes, or a library's file.")],
+    expression: Annotated[
+        str, typer.Argument(metavar="EXPRESSION|NAME|FILE", help="An expression in single quotes, a factor's name, or a library's file.")
+    ],
+    library: Annotated[str | None, typer.Option("--library", "-l", help="Where to look for the name; default: alpha158, alpha360.")] = None,
 ) -> None:
     """Whether an expression or a whole library may be used; if not, why, with the position marked. Exit 2: refused.
 
-    Example: afterclose factors check '$close/Ref($close, 5)-1'
+    An expression that begins with a minus needs -- before it.
+
+    Example: afterclose factors check '$close/Ref($close, 5)-1', or: afterclose factors check -- '-Delta($close, 5)/$close'
     """
-    if expression.endswith((".toml", ".py")):
+    from quant.factors.library.frozen import LIBRARIES
+
+    if expression in LIBRARIES or expression.lower().endswith((".toml", ".py")):
         _check_library(expression)
-    else:
-        _check_expression(expression)
+        return
+    if _PATH.fullmatch(expression) or Path(expression).is_file():
+        do = "rename the file, or put an expression into single quotes"
+        raise InputError(expected("a library's file ending in .toml or .py", found=expression, where="check", do=do))
+    name, home, written, _ = _found(expression, library)
+    _check_expression(written, f"{name} of {home}: " if name else "")
 
 
 @factors.command()
@@ -124,13 +137,20 @@ def compute(
         panel = _panel(expressions, source, begin, end)
     wanted = _wanted(panel, begin)
     with bars() as progress:
-        task = progress.add_task(f"{len(expressions)} factors, thousands of rows", total=-(-wanted // 1000))
+        task = progress.add_task(f"{_counted(len(expressions), 'factor')}, thousands of rows", total=-(-wanted // 1000))
         frames = _computed(expressions, panel, begin, mode, dtype)
         rows = write_parquet(frames, target, lambda done: progress.update(task, completed=-(-done // 1000)))
     size = target.stat().st_size / 1e6
     out.print(
-        f"{target}: {rows:,} rows, {len(expressions)} factors, {dtype}, {size:,.1f} MB", highlight=False, markup=False, soft_wrap=True
+        f"{target}: {rows:,} rows, {_counted(len(expressions), 'factor')}, {dtype}, {size:,.1f} MB",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _found(factor: str, library: str | None) -> tuple[str, str, str, list[str]]:
@@ -220,25 +240,43 @@ def _cost(node: "Node", home: str, others: list[str], mode: Literal["qlib", "str
 
 
 def _check_library(path: str) -> None:
-    from orchestration.factor_files import library_of
-    from quant.factors.expression import parse
+    from adapters.factor_library import load_library
+    from quant.factors.expression import features, groups, parse
+    from quant.factors.library.frozen import LIBRARIES, frozen_library
     from quant.factors.reach import reach
+    from quant.factors.scale import volume_matters
 
     try:
-        expressions = library_of(path)
+        expressions = frozen_library(path) if path in LIBRARIES else load_library(Path(path))
     except FactorError as error:
         _refused(error)
-    past = max(reach(parse(text)).past for text in expressions.values())
-    out.print(f"[bold green]accepted:[/] {escape(path)}: {len(expressions)} factors", highlight=False, soft_wrap=True)
-    _told("needs", f"up to {past} earlier sessions")
+    nodes = {name: parse(text) for name, text in expressions.items()}
+    past = max(reach(node).past for node in nodes.values())
+    out.print(f"[bold green]accepted:[/] {escape(path)}: {_counted(len(expressions), 'factor')}", highlight=False, soft_wrap=True)
+    _told("needs", f"up to {_counted(past, 'earlier session')}")
+    _told_groups(frozenset[str]().union(*map(groups, nodes.values())))
+    reading = [name for name, node in nodes.items() if "volume" in features(node)]
+    with err.status(f"what {_counted(len(reading), 'factor')} make of the level of volume"):
+        dependent = [name for name in reading if volume_matters(expressions[name])]
+    if reading:
+        _told_volume(f" in {', '.join(dependent)}" if dependent else None)
 
 
-def _check_expression(expression: str) -> None:
-    from quant.factors.expression import features, parse, text
+def _told_groups(columns: frozenset[str]) -> None:
+    if columns:
+        _told("groups", f"by {', '.join(f'${column}' for column in sorted(columns))}: with `compute --bars` only, not in the chain")
+
+
+def _told_volume(where: str | None) -> None:
+    _told("volume", "its level does not matter" if where is None else f"its level matters{where}: adjust it for splits")
+
+
+def _check_expression(expression: str, name_of: str) -> None:
+    """``name_of`` is what to print before the expression: its name, if it has one."""
+    from quant.factors.expression import features, groups, parse, text
     from quant.factors.reach import refuse_lookahead
     from quant.factors.scale import refuse_scale, volume_matters
 
-    _require_quoted(expression)
     name = expression if len(expression) <= 40 else f"{expression[:37]}..."
     try:
         node = parse(expression)
@@ -246,13 +284,13 @@ def _check_expression(expression: str) -> None:
         refuse_scale(name, expression)
     except FactorError as error:
         _refused(error, expression)
-    out.print(f"[bold green]accepted:[/] {escape(text(node))}", highlight=False, soft_wrap=True)
+    out.print(f"[bold green]accepted:[/] {escape(name_of)}{escape(text(node))}", highlight=False, soft_wrap=True)
     _told("needs", _needs(node))
     _told("reads", ", ".join(f"${field}" for field in sorted(features(node))))
+    _told_groups(groups(node))
     _told("prices", "their level does not matter")
     if "volume" in features(node):
-        matters = volume_matters(expression)
-        _told("volume", "its level matters: adjust it for splits" if matters else "its level does not matter")
+        _told_volume("" if volume_matters(expression) else None)
 
 
 def _refused(error: FactorError, expression: str | None = None) -> NoReturn:
@@ -317,13 +355,15 @@ def _computed(
     mode: Literal["qlib", "strict"],
     dtype: Literal["float32", "float64"],
 ) -> "Iterator[pl.DataFrame]":
-    """The factors' rows, without those for sessions that a symbol missed."""
+    """The factors' rows, without those for sessions that a symbol missed. As in the chain, cross-sections are over those that traded."""
     import polars as pl
 
     from quant.factors.compile import evaluate
     from quant.factors.plan import Mode
+    from quant.factors.traded import among_traded
 
     kind = pl.Float32 if dtype == "float32" else pl.Float64
     traded = "traded or not"  # no factor's name
-    for batch in evaluate({**expressions, traded: "$close"}, panel, since=begin, mode=Mode(mode), dtype=kind):
+    named = {name: among_traded(text) for name, text in expressions.items()}
+    for batch in evaluate({**named, traded: "$close"}, panel, since=begin, mode=Mode(mode), dtype=kind):
         yield batch.filter(pl.col(traded).is_not_null()).drop(traded)

@@ -24,7 +24,7 @@ def library_of(name: str) -> Mapping[str, str]:
     """The library of that name, or of that file."""
     if name in LIBRARIES:
         return frozen_library(name)
-    if not name.endswith((".toml", ".py")):
+    if not name.lower().endswith((".toml", ".py")):
         what = f"{', '.join(LIBRARIES)} or a file ending in .toml or .py"
         raise InputError(expected(what, found=name, where="--library", do="choose one"))
     return load_library(Path(name))
@@ -61,6 +61,11 @@ def panel_from_file(path: Path, groups: Collection[str]) -> pl.DataFrame:
     if missing := sorted(set(groups) - set(has)):
         found = f"columns {', '.join(has)}"
         raise InputError(expected(f"column {missing[0]} to group by", found=found, where=str(path), do="add it"))
+    kinds = lazy.collect_schema()
+    for group in groups:
+        if kinds[group].is_nested():
+            what, found = "a column of text or numbers to group by", f"{group} of {kinds[group]}"
+            raise InputError(expected(what, found=found, where=str(path), do="name another column"))
     return panel.join(_labels(lazy, mapping, groups), on=["session", "symbol"], how="left", maintain_order="left")
 
 
@@ -84,12 +89,12 @@ def _is_empty(lazy: pl.LazyFrame, column: str) -> bool:
 
 
 def _labels(lazy: pl.LazyFrame, mapping: Mapping[str, str], groups: Collection[str]) -> pl.DataFrame:
-    theirs = {ours: name for name, ours in mapping.items()}
+    theirs, kinds = {ours: name for name, ours in mapping.items()}, lazy.collect_schema()
     session = pl.col(theirs.get("session", "session"))
     rows = lazy.select(
         session.cast(pl.String).str.to_date("%Y-%m-%d").alias("session"),
         pl.col(theirs.get("symbol", "symbol")).cast(pl.String).alias("symbol"),
-        *(pl.col(group).cast(pl.String) for group in groups),
+        *((pl.col(group).fill_nan(None) if kinds[group].is_float() else pl.col(group)).cast(pl.String) for group in groups),
     )
     return rows.collect()
 

@@ -20,7 +20,7 @@ from quant.errors import ContractError, FactorError, expected
 from quant.factors.columns import frame_of, values_of
 from quant.factors.cross_section import cross_section
 from quant.factors.expression import FIELDS, CrossSection, Elementwise, Feature, Number, Rolling, Shift, features, groups, parse, walk
-from quant.factors.kernels import LANES, LINE, MARGIN, run
+from quant.factors.kernels import LANES, LINE, MARGIN, run, unexpected
 from quant.factors.memory import empty
 from quant.factors.plan import Mode, plan
 from quant.factors.reach import refuse_lookahead
@@ -106,10 +106,14 @@ def evaluate(
     The first frame is empty, so that an empty panel has its columns too. How the rows are cut into frames changes no value. The
     Polars back end knows neither threads nor batches.
     """
+    mode, backend = Mode(mode), Backend(backend)
+    dtype = _floating(dtype)
     frame = panel if isinstance(panel, pl.DataFrame) else pl.DataFrame(panel)
     floats = (name for name, kind in frame.schema.items() if kind == pl.Float64)
     if threads is not None and threads < 1:
         raise ContractError(expected("at least one thread", found=threads, where="threads", do="leave it out to use every core"))
+    if batch_rows < 1:
+        raise ContractError(expected("at least one row a batch", found=batch_rows, where="batch_rows", do="leave it out"))
     factors = _parsed(tuple(expressions.items()), tuple(dict.fromkeys((*FIELDS, *floats))), allow_future=allow_future)
     nodes = factors.nodes
     starts = _starts(frame, factors)
@@ -118,7 +122,7 @@ def evaluate(
         yield reference(nodes, frame, mode).filter(kept).cast(dict.fromkeys(nodes, dtype()))
         return
     if factors.crossed:
-        nodes, frame = _without_cross_sections(nodes, frame, starts, mode)
+        nodes, frame = _without_cross_sections(nodes, frame, starts, mode, threads or _cores())
         planned = plan(tuple(nodes.values()), mode)
     else:
         planned = _planned(factors, mode)
@@ -169,6 +173,13 @@ def _planned(factors: _Factors, mode: Mode) -> Plan:
 @lru_cache(maxsize=64)
 def _without_rows(names: tuple[str, ...], dtype: Floating) -> pl.DataFrame:
     return pl.DataFrame(schema={"session": pl.Date, "symbol": pl.String, **dict.fromkeys(names, dtype)})
+
+
+def _floating(dtype: object) -> Floating:
+    for kind in (pl.Float32, pl.Float64):
+        if dtype == kind:
+            return kind
+    raise ContractError(expected("Float32 or Float64", found=dtype, where="dtype", do="choose one of them"))
 
 
 def _cores() -> int:
@@ -305,16 +316,40 @@ def _starts(panel: pl.DataFrame, factors: _Factors) -> Integers:
     runs = panel["symbol"].rle().struct
     symbols = runs.field("value")
     starts = np.concatenate([[0], np.cumsum(runs.field("len").to_numpy())]).astype(np.int64)
-    session = panel["session"].to_physical().to_numpy()
-    back = session[1:] <= session[:-1]
-    back[starts[1:-1] - 1] = False if symbols.is_sorted() else (symbols < symbols.shift())[1:].to_numpy()
-    for row in np.flatnonzero(back)[:1] + 1:
-        found = "{1} {0} out of order or twice".format(*panel.select("session", "symbol").row(int(row)))
-        raise ContractError(expected("rows sorted by symbol and session", found=found, where="a factor panel", do="sort it"))
+    if not symbols.is_sorted():
+        row = int(starts[1:-1][(symbols < symbols.shift())[1:].to_numpy()][0])
+        raise ContractError(
+            expected(
+                "rows sorted by symbol and session", found=f"{_key(panel, row)} out of order or twice", where="a factor panel", do="sort it"
+            )
+        )
     if "listing" in panel.columns:
         relisted = (panel["listing"] != panel["listing"].shift()).arg_true().to_numpy()
         starts = np.union1d(starts, relisted.astype(np.int64))
+    _refuse_gaps(panel, starts)
     return starts
+
+
+def _refuse_gaps(panel: pl.DataFrame, starts: Integers) -> None:
+    """Raises ContractError unless each listing has a row for every session of the panel from its first to its last, once and in order."""
+    if panel.is_empty():
+        return
+    days: NDArray[np.int32] = panel["session"].to_physical().to_numpy()
+    first = int(days.min())
+    there = np.zeros(int(days.max()) - first + 1, np.int32)
+    there[days - first] = 1
+    number = np.cumsum(there, dtype=np.int32)  # of a day's session in the panel
+    row = unexpected(days, first, number, starts)
+    if row < 0:
+        return
+    gap = number[days[row] - first] > number[days[row - 1] - first]
+    what = "a row for every session, null where the symbol has no bar" if gap else "rows sorted by symbol and session"
+    found = f"{_key(panel, row)} {'after a gap' if gap else 'out of order or twice'}"
+    raise ContractError(expected(what, found=found, where="a factor panel", do="use quant.factors.panel, or fill the gap"))
+
+
+def _key(panel: pl.DataFrame, row: int) -> str:
+    return "{1} {0}".format(*panel.select("session", "symbol").row(row))
 
 
 def _first_rows(panel: pl.DataFrame, starts: Integers, since: date) -> Integers:
@@ -333,7 +368,7 @@ def _cuts(kept: Integers, rows: int) -> Iterator[tuple[int, int]]:
 
 
 def _without_cross_sections(
-    nodes: Mapping[str, Node], panel: pl.DataFrame, starts: Integers, mode: Mode
+    nodes: Mapping[str, Node], panel: pl.DataFrame, starts: Integers, mode: Mode, threads: int
 ) -> tuple[dict[str, Node], pl.DataFrame]:
     """The same factors with every cross-section, innermost first, computed for the whole panel and read as one more column."""
     left = dict(nodes)
@@ -341,7 +376,7 @@ def _without_cross_sections(
         names = {part: f"#{panel.width + number}" for number, part in enumerate(pending)}
         arguments = {name: part.arg for part, name in names.items()}
         planned = plan(tuple(arguments.values()), mode)
-        batches = list(_batches(tuple(arguments), planned, panel, starts, pl.Float64, None, _cores(), BATCH_ROWS))
+        batches = list(_batches(tuple(arguments), planned, panel, starts, pl.Float64, None, threads, BATCH_ROWS))
         values = pl.concat(batches).select(list(arguments)) if batches else pl.DataFrame(schema=dict.fromkeys(arguments, pl.Float64))
         panel = panel.with_columns(values.iter_columns())
         panel = panel.with_columns(cross_section(part.op, pl.col(name), part.group).alias(name) for part, name in names.items())

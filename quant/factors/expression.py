@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 FIELDS = ("open", "high", "low", "close", "volume", "vwap")
+PLACE = ("session", "symbol", "listing")  # columns of a panel that say which row it is
 MAX_WINDOW = 2520  # ten years of sessions; every symbol is padded by the longest window, so it has to have a bound
 MAX_LENGTH = 2000  # characters
 MAX_DEPTH = 100  # nested parts; every walk over a tree is recursive
@@ -116,6 +117,7 @@ _BINDING = {  # how tightly Python binds them
     "Power": 6,
 }
 _LOGICAL = frozenset({*_COMPARE.values(), "And", "Or", "Not"})
+_CONDITIONS = {"And": 2, "Or": 2, "Not": 1, "If": 1}  # how many arguments, from the first, are comparisons
 
 ELEMENTWISE: Mapping[str, int] = {  # operator -> number of arguments
     **dict.fromkeys(("Abs", "Sign", "Log", "Not"), 1),
@@ -130,6 +132,27 @@ ROLLING: Mapping[str, int] = {  # operator -> number of series before the window
 _LEAST = {"Skew": 3, "Kurt": 4}  # rows; Qlib refuses less, too
 CROSS_SECTION = ("CSRank", "CSZScore", "CSDemean", "CSScale")
 OPERATORS = (*ELEMENTWISE, *ROLLING, "Ref", "Delta", "Med", *CROSS_SECTION)
+_NO_WINDOW = "give 1 or more: Qlib's 0 (expanding) and below 1 (exponential) depend on how much history is stored"
+_NOT_OURS: Mapping[type[ast.AST], tuple[str, str]] = {  # Python that is not in the language -> its name, and what to write
+    ast.Compare: ("several comparisons in a row", "put each comparison into parentheses and join them by &"),
+    ast.IfExp: ("if ... else", "use If(c, x, y)"),
+    ast.And: ("and", "use & between comparisons in parentheses"),
+    ast.Or: ("or", "use | between comparisons in parentheses"),
+    ast.Not: ("not", "use Not(c)"),
+    ast.UAdd: ("a + without anything before it", "leave it out"),
+    ast.FloorDiv: ("//", "use /"),
+    ast.LShift: ("<<", "use <"),
+    ast.RShift: (">>", "use >"),
+    ast.In: ("in", "use =="),
+    ast.NotIn: ("not in", "use !="),
+    ast.Is: ("is", "use =="),
+    ast.IsNot: ("is not", "use !="),
+    ast.Tuple: ("a comma outside of a call", "write one expression"),
+    ast.Starred: ("a * without anything before it", "leave it out"),
+    ast.keyword: ("an argument with a name", "give the values alone, in their order"),
+    ast.Call: ("a call of something else than an operator", "begin a call with the name of an operator"),
+    ast.Attribute: ("a dot after something else than a digit", "leave it out"),
+}
 
 _ALPHABET = re.compile(r"[\w\s$().,+\-*/<>=!&|]*", re.ASCII)
 _FIELD_MARK = "Z"  # in place of $: keeps every position, can start a name, cannot continue a number
@@ -160,6 +183,9 @@ def parse(text: str, fields: Sequence[str] = FIELDS) -> Node:
         deep, node = True, Number(value=0.0)
     if deep:
         raise _refuse(text, 0, f"at most {MAX_DEPTH} nested parts", "more", "split it into several factors")
+    if (written_out := len(_text(node))) > MAX_LENGTH:
+        do = "split it into several factors: a Delta has its argument twice"
+        raise _refuse(text, 0, f"at most {MAX_LENGTH} characters, written out", written_out, do)
     if not features(node):
         raise _refuse(text, 0, "a series", "a constant", "use at least one $field")
     return node
@@ -217,6 +243,20 @@ def text(node: Node) -> str:
             return f"{op}({text(arg)}, ${group})" if group else f"{op}({text(arg)})"
 
 
+_text = text  # parse has a parameter of that name
+
+
+def signature(name: str) -> str:
+    """How an operator is called: ``Corr(x, y, N)``, c and d being comparisons and N a number of rows."""
+    if name in CROSS_SECTION:
+        return f"{name}(x) or {name}(x, $sector)"
+    if name in ELEMENTWISE:
+        conditions = _CONDITIONS.get(name, 0)
+        return f"{name}({', '.join([*'cd'[:conditions], *'xyz'[: ELEMENTWISE[name] - conditions]])})"
+    parts = [*"xy"[: ROLLING.get(name, 1)], "N", *(["q"] if name == "Quantile" else [])]
+    return f"{name}({', '.join(parts)})"
+
+
 def _operand(node: Node, op: str, *, first: bool) -> str:
     """``node`` as an operand of ``op``, in parentheses unless Python binds it at least as tightly."""
     inner = _BINDING.get(node.op, 9) if isinstance(node, Elementwise) and len(node.args) == 2 else 9
@@ -229,8 +269,10 @@ def _refuse(text: str, at: int, what: str, found: object, do: str) -> FactorErro
     return FactorError(expected(what, found=found, where=f"{text!r} at position {at + 1}", do=do), position=at + 1)
 
 
-def _closest(found: str, known: Sequence[str]) -> str:
-    return f"perhaps {match[0]}" if (match := get_close_matches(found, known, n=1)) else "use one of them"
+def _closest(found: str, known: Sequence[str]) -> str | None:
+    """The name of ``known`` that was meant, whatever the capitals."""
+    plain = {name.lower(): name for name in known}
+    return plain[match[0]] if (match := get_close_matches(found.lower(), plain, n=1)) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,10 +301,21 @@ class _Reader:
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
                 return self.call(tree, name, args)
             case _:
-                raise self.refuse(tree, "a $field, a number, an operator or a call", type(tree).__name__, "rewrite it with those")
+                raise self.not_ours(tree)
 
     def refuse(self, tree: ast.expr, what: str, found: object, do: str) -> FactorError:
         return _refuse(self.text, self.offset + tree.col_offset, what, found, do)
+
+    def not_ours(self, tree: ast.expr) -> FactorError:
+        match tree:
+            case ast.UnaryOp(op=part) | ast.BinOp(op=part) | ast.BoolOp(op=part) | ast.Compare(ops=[part]):
+                pass
+            case ast.Call(func=ast.Name(), keywords=[part, *_]):
+                pass
+            case part:
+                pass
+        found, do = _NOT_OURS.get(type(part), ("other Python", "rewrite it with those"))
+        return self.refuse(tree, "a $field, a number, an operator or a call", found, do)
 
     def feature(self, tree: ast.Name) -> Feature:
         name = tree.id.removeprefix(_FIELD_MARK)
@@ -270,7 +323,8 @@ class _Reader:
         if self.text[at] != "$" or name not in self.fields:
             known = [f"${field}" for field in self.fields]
             found = self.text[at : at + len(tree.id)]
-            raise self.refuse(tree, f"one of {', '.join(known)}", found, _closest(found, known))
+            closest = _closest(found.lstrip("$"), self.fields)
+            raise self.refuse(tree, f"one of {', '.join(known)}", found, f"perhaps ${closest}" if closest else "use one of them")
         return Feature(name=name)
 
     def number(self, tree: ast.expr) -> float:
@@ -286,8 +340,7 @@ class _Reader:
     def elementwise(self, tree: ast.expr, op: str, args: Sequence[ast.expr]) -> Node:
         nodes = tuple(self.read(arg) for arg in args)
         logical = [isinstance(node, Elementwise) and node.op in _LOGICAL for node in nodes]
-        needed = {"And": 2, "Or": 2, "Not": 1, "If": 1}.get(op, 0)
-        for arg, flag in list(zip(args, logical, strict=True))[:needed]:
+        for arg, flag in list(zip(args, logical, strict=True))[: _CONDITIONS.get(op, 0)]:
             if not flag:
                 raise self.refuse(arg, f"a comparison in {op}", "a number", "compare it with something")
         if op in ("Add", "Sub") and all(logical):  # Qlib's + of two comparisons is "or", its - fails
@@ -308,12 +361,17 @@ class _Reader:
         if name == "Med":
             self.count(tree, name, args, 2)
             return Rolling(op="Quantile", args=self.series(args[:1]), window=self.window(args[1]), level=0.5)
-        found = name.replace(_FIELD_MARK, "$")
-        raise self.refuse(tree, f"one of {', '.join(OPERATORS)}", found, _closest(found, OPERATORS))
+        found, closest = name.replace(_FIELD_MARK, "$"), _closest(name, OPERATORS)
+        if closest:
+            raise self.refuse(tree, "an operator", found, f"perhaps {closest}")
+        raise self.refuse(tree, f"one of {', '.join(OPERATORS)}", found, "use one of them")
 
     def count(self, tree: ast.expr, name: str, args: Sequence[ast.expr], needed: int) -> None:
         if len(args) != needed:
-            raise self.refuse(tree, f"{needed} argument(s) of {name}", len(args), "add or drop some")
+            raise self.miscounted(tree, name, args, str(needed))
+
+    def miscounted(self, tree: ast.expr, name: str, args: Sequence[ast.expr], needed: str) -> FactorError:
+        return self.refuse(tree, signature(name), f"{len(args)} argument{'s' if len(args) != 1 else ''}", f"give it {needed}")
 
     def rolling(self, tree: ast.expr, name: str, args: Sequence[ast.expr]) -> Rolling:
         series = ROLLING[name]
@@ -332,7 +390,7 @@ class _Reader:
 
     def cross_section(self, tree: ast.Call, name: str, args: Sequence[ast.expr]) -> CrossSection:
         if len(args) not in (1, 2):
-            raise self.refuse(tree, f"a series and perhaps a group in {name}", f"{len(args)} arguments", "add or drop some")
+            raise self.miscounted(tree, name, args, "1 or 2")
         (arg,) = self.series(args[:1])
         return CrossSection(op=name, arg=arg, group=self.group(args[1]) if len(args) == 2 else None)
 
@@ -340,11 +398,16 @@ class _Reader:
         at = self.offset + tree.col_offset
         if not isinstance(tree, ast.Name) or self.text[at] != "$":
             raise self.refuse(tree, "a column to group by", ast.unparse(tree).replace(_FIELD_MARK, "$"), "write it as $sector")
-        return tree.id.removeprefix(_FIELD_MARK)
+        name = tree.id.removeprefix(_FIELD_MARK)
+        if name in (*FIELDS, *PLACE):
+            found = f"${name}, {'part of the key of a row' if name in PLACE else 'a number of the bar'}"
+            raise self.refuse(tree, "a column of labels to group by", found, "name one such as $sector")
+        return name
 
     def shift(self, name: str, arg: ast.expr, by: ast.expr) -> Node:
         (node,) = self.series([arg])
-        shifted = Shift(arg=node, by=self.rows(by))
+        zero = "say how many rows: Qlib's 0 is the first value ever stored" if name == "Ref" else "say how many rows"
+        shifted = Shift(arg=node, by=self.rows(by, zero, "say how many rows"))
         if name == "Ref":
             return shifted
         if 2 * sum(1 for _ in walk(node)) > MAX_PARTS:
@@ -359,16 +422,17 @@ class _Reader:
         return nodes
 
     def window(self, tree: ast.expr) -> int:
-        window = self.rows(tree)
+        window = self.rows(tree, _NO_WINDOW, _NO_WINDOW)
         if window < 1:
             raise self.refuse(tree, f"a window of 1 to {MAX_WINDOW} rows", window, "a window cannot reach forward")
         return window
 
-    def rows(self, tree: ast.expr) -> int:
-        """A whole number of rows; 0 and fractions mean expanding and exponential in Qlib."""
+    def rows(self, tree: ast.expr, zero: str, below_one: str) -> int:
+        """A whole number of rows; ``zero`` and ``below_one`` say what to do about those that mean something else in Qlib."""
         node = self.read(tree)
         value = node.value if isinstance(node, Number) else math.nan
         if value == 0 or not value.is_integer() or abs(value) > MAX_WINDOW:
             what = f"a whole number of rows other than 0, at most {MAX_WINDOW}"
-            raise self.refuse(tree, what, ast.unparse(tree).replace(_FIELD_MARK, "$"), "say how many rows")
+            do = zero if value == 0 else below_one if 0 < value < 1 else "say how many rows"
+            raise self.refuse(tree, what, ast.unparse(tree).replace(_FIELD_MARK, "$"), do)
         return int(value)

@@ -124,6 +124,20 @@ LANES = 32  # values that a loop takes at once
 STREAMED = 256  # values from which on a run of results is written past the cache
 MARGIN = LINE  # values at either end of a register that are nobody's: LINE before the rows, LANES after them
 _FLAT_SQUARE = FLAT * FLAT
+STREAMING = (
+    "9ed99fca1cc352c0"  # SHA-256 of streaming.py begins with it: numba compiles again only when this file here changes (a test holds it)
+)
+
+
+@_compiled
+def unexpected(days: NDArray[np.int32], first: int, number: NDArray[np.int32], starts: Integers) -> int:
+    """The first row of a listing that is not of the session after the row before; -1 if none. ``number`` of a session: by its day."""
+    for i in range(len(starts) - 1):
+        for row in range(starts[i] + 1, starts[i + 1]):
+            if number[days[row] - first] != number[days[row - 1] - first] + 1:
+                return row
+    return -1
+
 
 # Every kernel is given where its rows begin in the registers ``r``, and how many they are. Slices first: with few of them, the compiler can
 # see that they do not overlap, and computes several rows at a time.

@@ -338,8 +338,9 @@ def _kurt(low: Lowering, node: Rolling) -> Value:
 
 
 def _known(low: Lowering, node: Rolling) -> Value:
+    """Qlib counts infinite values, too, though its other windows leave them out."""
     x = low.clean(node) if low.strict else low.value(node.args[0])  # strict: the dense program has to note what is missing
-    return low.over("sum", (low.one(Op.KNOWN, x),), node.window)[0]
+    return low.over("sum", (low.two(Op.EQ, x, x),), node.window)[0]
 
 
 _ROLLING: Mapping[str, Callable[[Lowering, Rolling], Value]] = {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", bound=np.generic)
 KEPT_BYTES = 2**30  # in all, the newest first; what is more goes back to the system
+KEPT_BLOCKS = 64  # each call looks through them
 
 _lock = Lock()
 _blocks: list[NDArray[np.uint8]] = []
@@ -37,6 +38,6 @@ def _block(size: int) -> NDArray[np.uint8]:
                 return _blocks[-1]
         block = np.empty(size, np.uint8)
         _blocks.append(block)
-        while sum(block.nbytes for block in _blocks) > KEPT_BYTES:
+        while len(_blocks) > KEPT_BLOCKS or sum(block.nbytes for block in _blocks) > KEPT_BYTES:
             del _blocks[0]
         return block

@@ -150,8 +150,9 @@ X, Y = pl.col("x"), pl.col("y")
 
 
 def _rolling(node: Rolling, frame: pl.DataFrame, args: list[pl.Expr], mode: Mode) -> pl.Series:
+    counted = node.op == "Count" and mode is Mode.QLIB  # Qlib counts infinite values, too
     windows = [
-        pl.concat_list([_ago(_known(arg), rows) for rows in reversed(range(node.rows))]).alias(name)
+        pl.concat_list([_ago(arg if counted else _known(arg), rows) for rows in reversed(range(node.rows))]).alias(name)
         for name, arg in zip(("x", "y"), args, strict=False)
     ]
     existing = pl.min_horizontal(pl.col(EARLIER) + 1, node.rows).cast(pl.Float64).alias("rows")

@@ -1,7 +1,10 @@
 """Whether a factor depends on the level of prices: what is stored may not, or every split and dividend would change it.
 
-Found by trying: some bars, made by a formula, and the same with each symbol's prices times a factor of its own. Volume keeps its level:
-a factor may depend on that (Corr with a log of volume does).
+Found by trying: some bars, made by a formula, and the same with each symbol's prices times a factor of its own. Two kinds of bars: smooth
+ones, from where windows are full on, times any factor; and ones with everything that a condition can ask for (an open that is the
+close, a bar without a range, a halt, a missing bar, a price that stands still, jumps), from the first session on, times powers of four:
+these are exact, so that nothing but the level can change a value, however degenerate. Volume keeps its level: a factor may depend on that
+(Corr with a log of volume does). What no trial finds is a level that none has, such as an equality with one price.
 """
 
 from __future__ import annotations
@@ -35,6 +38,11 @@ _SCALES = (  # the greatest and the least threshold that a comparison with a pri
     (1733.0, 311.0, 61.7, 7.31, 0.37, 0.0137),
     (0.0293, 911.0, 0.61, 173.0, 3.7, 23.9),
 )
+_EXACT_SCALES = (
+    (4096.0, 256.0, 16.0, 0.25, 0.0625, 0.015625),
+    (0.015625, 0.0625, 64.0, 1024.0, 4.0, 4096.0),
+)
+_EVENTS = 48  # sessions in which things happen
 _SESSIONS = 16  # compared, beyond those that a factor reaches back to
 _MOST_SESSIONS = 6000  # for factors that reach back further, whatever their unfilled windows give is compared
 _TOGETHER = 100  # factors a run: bounds memory
@@ -59,28 +67,38 @@ def scale_faults(expressions: Mapping[str, str]) -> Mapping[str, FactorError]:
 def volume_matters(expression: str) -> bool:
     """Whether the factor depends on the level of volume, which splits change: allowed, but worth to know."""
     node = parse(expression)
-    bars = _bars(min(reach(node).past, _MOST_SESSIONS) + _SESSIONS)
-    runs = (((1.0,) * len(_LEVELS), PRICES), *((scales, ("volume",)) for scales in _SCALES))
-    plain, *scaled = (_by_symbol(_computed({"": expression}, bars, scales, sorted(groups(node)), names), "") for scales, names in runs)
-    return any(_differ(plain, values).any() for values in scaled)
+    sessions = min(reach(node).past, _MOST_SESSIONS) + _SESSIONS
+    labels = sorted(groups(node))
+    for bars, every in ((_bars(sessions), _SCALES), (_eventful_bars(sessions + _EVENTS), _EXACT_SCALES)):
+        plain, *scaled = (
+            _by_symbol(_computed({"": expression}, bars, scales, labels, ("volume",)), "") for scales in ((1.0,) * len(_LEVELS), *every)
+        )
+        if any(_differ(plain, values).any() for values in scaled):
+            return True
+    return False
 
 
 def _faults(expressions: Mapping[str, str], past: Mapping[str, int]) -> Iterator[tuple[str, FactorError]]:
     sessions = min(max(past[name] for name in expressions), _MOST_SESSIONS) + _SESSIONS
     group_columns = sorted(frozenset[str]().union(*(groups(parse(text)) for text in expressions.values())))
-    plain, *scaled = (_computed(expressions, _bars(sessions), scales, group_columns) for scales in ((1.0,) * len(_LEVELS), *_SCALES))
+    trials = [
+        (every, [_computed(expressions, bars, scales, group_columns) for scales in ((1.0,) * len(_LEVELS), *every)])
+        for bars, every in ((_bars(sessions), _SCALES), (_eventful_bars(sessions + _EVENTS), _EXACT_SCALES))
+    ]
     for name in expressions:
-        full = slice(past[name] if past[name] + _SESSIONS <= sessions else 0, None)
-        fault = _fault(name, *(_by_symbol(frame, name)[:, full] for frame in (plain, *scaled)))
-        if fault:
-            yield name, fault
+        full = past[name] if past[name] + _SESSIONS <= sessions else 0
+        for (every, frames), first in zip(trials, (full, 0), strict=True):
+            fault = _fault(name, every, *(_by_symbol(frame, name)[:, first:] for frame in frames))
+            if fault:
+                yield name, fault
+                break
 
 
-def _fault(name: str, before: Values, *rescaled: Values) -> FactorError | None:
-    """What is wrong with a factor's values at the plain prices and at each of _SCALES: one row a symbol, one column a session."""
+def _fault(name: str, every: Sequence[Sequence[float]], before: Values, *rescaled: Values) -> FactorError | None:
+    """What is wrong with a factor's values at the plain prices and at ``every`` scale of them: one row a symbol, one column a session."""
     if np.isnan(before).all():
         return _missing(name)
-    for after, scales in zip(rescaled, _SCALES, strict=True):
+    for after, scales in zip(rescaled, every, strict=True):
         changed: list[list[int]] = np.argwhere(_differ(before, after)).tolist()
         for symbol, column in changed[:1]:
             return _dependent(name, scales[symbol], before.item(symbol, column), after.item(symbol, column))
@@ -133,6 +151,35 @@ def _bars(sessions: int) -> pl.DataFrame:
         _symbol_bars(days, symbol, level, at, number + 1.0) for number, (symbol, level) in enumerate(zip(_symbols(), _LEVELS, strict=True))
     ]
     return pl.concat(frames)
+
+
+@lru_cache(maxsize=8)
+def _eventful_bars(sessions: int) -> pl.DataFrame:
+    """_bars whose last _EVENTS sessions have what ordinary bars have not, each symbol's a session later than those of the one before."""
+    frames = _bars(sessions).partition_by("symbol", maintain_order=True)
+    return pl.concat([_with_events(frame, sessions - _EVENTS + number) for number, frame in enumerate(frames)])
+
+
+def _with_events(bars: pl.DataFrame, first: int) -> pl.DataFrame:
+    at = pl.int_range(pl.len()) - first
+    level = pl.when(at < 26).then(1.0).when(at < 34).then(2.5).otherwise(0.75)  # jumps by 150 % and by -70 %
+    bars = bars.with_columns(pl.when(at == 18).then(pl.col(name).shift(1)).otherwise(pl.col(name)).alias(name) for name in PRICES)
+    still, halt = at == 5, at.is_between(9, 14)
+    before = pl.col("close").gather(first + 8)
+    return bars.with_columns(
+        *(
+            pl.when(at == 22)
+            .then(None)
+            .when(halt)
+            .then(before)
+            .when(still if name != "open" else still | (at == 2))
+            .then(pl.col("close"))
+            .otherwise(pl.col(name) * level)
+            .alias(name)
+            for name in PRICES
+        ),
+        pl.when(at == 22).then(None).when(halt).then(0.0).otherwise(pl.col("volume")).alias("volume"),
+    )
 
 
 def _symbol_bars(days: pl.Series, symbol: str, level: float, at: Values, phase: float) -> pl.DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import date, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
@@ -18,7 +20,6 @@ from quant.factors.traded import among_traded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-    from datetime import date
     from pathlib import Path
 
     from quant.calendar import ExchangeCalendar
@@ -74,24 +75,54 @@ def user_factor_features(
 def get_alpha158_features(symbols: Collection[str], start_date: date, end_date: date, data_dir: Path) -> pl.DataFrame:
     """Alpha158 of ``symbols`` from ``start_date`` to ``end_date`` (any days), from table adjusted_bars of the lake in ``data_dir``.
 
-    Rows and columns as of alpha158_features; a symbol listed later has no rows before that. Raises InputError for a range without
-    sessions and for a symbol that the table does not know.
+    Rows and columns as of alpha158_features; a symbol listed later has no rows before that. Raises InputError for what are no symbols or
+    dates, a range without sessions or with a session after the last one stored, a folder without data and a symbol that the table does not
+    know.
     """
     from adapters.lake import open_lake
     from quant.calendar import exchange_calendar
 
-    calendar, lake = exchange_calendar(), open_lake(data_dir)
-    sessions = calendar.sessions(start_date, end_date)
+    wanted = _symbols(symbols)
+    calendar = exchange_calendar()
+    sessions = calendar.sessions(_day(start_date, "start_date"), _day(end_date, "end_date"))
+    where = f"{start_date} to {end_date}"
+    if start_date > end_date:
+        raise InputError(expected("start_date not after end_date", found=where, where="get_alpha158_features", do="swap them"))
     if not sessions:
-        where = f"{start_date} to {end_date}"
         raise InputError(expected("at least one session", found="none", where=where, do="give a range with a trading day in it"))
+    lake, table = open_lake(data_dir), f"table adjusted_bars of {data_dir}"
     adjusted = lake.read("adjusted_bars", first=_earlier(calendar, sessions[0], FEATURE_REACH), last=sessions[-1])
-    adjusted = adjusted.filter(pl.col("symbol").is_in(list(symbols)))
-    for symbol in sorted(set(symbols) - set(adjusted["symbol"].unique())):
+    if adjusted.is_empty() or adjusted["session"].max() != sessions[-1]:
+        stored = lake.read("adjusted_bars", columns=["session"])["session"]
+        if stored.is_empty():
+            do = "run `afterclose demo` or `afterclose history`, or correct the path"
+            raise InputError(expected("bars", found="none", where=table, do=do))
+        days = sorted(stored.unique())
+        if not days[0] <= sessions[-1] <= days[-1]:
+            found = f"{days[0]} to {days[-1]}"
+            raise InputError(expected(f"bars for {where}", found=found, where=table, do="choose days among them, or run the sessions"))
+    adjusted = adjusted.filter(pl.col("symbol").is_in(wanted))
+    for symbol in sorted(set(wanted) - set(adjusted["symbol"].unique())):
         if lake.read("adjusted_bars", where={"symbol": symbol}, columns=["session"]).is_empty():
             do = "use a symbol of the universe, or load its history"
-            raise InputError(expected("a known symbol", found=symbol, where=f"table adjusted_bars of {data_dir}", do=do))
+            raise InputError(expected("a known symbol", found=symbol, where=table, do=do))
     return alpha158_features(adjusted, calendar, sessions[0], sessions[-1])
+
+
+def _symbols(symbols: object) -> list[str]:
+    """A text is a collection of its letters, so types alone do not tell what is no list of symbols."""
+    shown, several = repr(symbols), isinstance(symbols, Iterable) and not isinstance(symbols, str)
+    found = list(cast("Iterable[object]", symbols)) if several else []
+    names = [symbol for symbol in found if isinstance(symbol, str)]
+    if not names or len(names) < len(found):
+        raise InputError(expected("a list of symbols", found=shown, where="symbols", do='write it as ["AAPL", "IBM"]'))
+    return names
+
+
+def _day(day: object, name: str) -> date:
+    if isinstance(day, datetime) or not isinstance(day, date):
+        raise InputError(expected("a datetime.date", found=repr(day), where=name, do="write it as date(2013, 2, 1)"))
+    return day
 
 
 def _earlier(calendar: ExchangeCalendar, session: date, by: int) -> date:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from quant.errors import InputError, expected
+from quant.errors import FactorError, InputError, expected
+from quant.factors.expression import groups, parse
 from quant.factors.library.user_factors import user_factors_table
 from quant.factors.traded import among_traded
 from strategies.alpha_baseline.features import FEATURE_REACH, alpha158_features, sessions_needed, user_factor_features
@@ -34,6 +35,19 @@ _TABLES: Mapping[FeatureSet, tuple[str, ...]] = {
 }
 
 
+def _require_computable(name: str, text: str) -> None:
+    """Refuses a factor that the chain could not compute from the table adjusted_bars, before anything is computed."""
+    columns = sorted(groups(parse(text)))
+    if columns:
+        found = f"${columns[0]} to group symbols by"
+        do = "leave the group out, or compute it outside of the chain: `afterclose factors compute --bars FILE` groups by any column"
+        raise FactorError(expected("columns of table adjusted_bars", found=found, where=f"factor {name}", do=do))
+    try:
+        parse(among_traded(text))  # longer than what was written
+    except FactorError as error:
+        raise FactorError(f"factor {name}, once its cross-sections are over traded symbols only: {error}") from None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlphaBaseline:
     """Alpha158 and a user's factors -> LightGBM -> scores, as one value with its settings. ``library`` has name -> expression."""
@@ -52,8 +66,8 @@ class AlphaBaseline:
         """
         held = library or {}
         user_factors_table(held)  # refuses names that cannot be columns
-        for text in held.values():
-            among_traded(text)  # refuses what is too long once its cross-sections are rewritten
+        for name, text in held.items():
+            _require_computable(name, text)
         chosen = feature_set or ("alpha158+library" if held else "alpha158")
         if "library" in chosen and not held:
             do = "name one in [strategy] factors"

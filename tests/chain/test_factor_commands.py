@@ -127,6 +127,9 @@ def test_show_takes_names_of_both_libraries_names_of_a_file_and_expressions(afte
         (["list", "--library", "alpha101"], "expected alpha158, alpha360 or a file ending in .toml or .py in --library, found alpha101"),
         (["list", "--library", "none.toml"], "found no such file"),
         (["check", "/Ref(,5)"], "in single quotes"),
+        (["check", "MA61"], "found MA61; perhaps MA60"),
+        (["check", "libs/mine.txt"], "expected a library's file ending in .toml or .py in check, found libs/mine.txt"),
+        (["check", "bars.csv"], "expected a library's file ending in .toml or .py in check, found bars.csv"),
     ],
 )
 def test_what_nobody_knows_is_wrong_input(afterclose: Command, words: list[str], told: str):
@@ -153,7 +156,7 @@ def test_check_accepts_an_expression_and_says_what_it_depends_on(afterclose: Com
         ("Mean($close, 5) / Meen($close, 7)", "found Meen; perhaps Mean", "Meen($close, 7)"),
         ("$close / $clsoe", "found $clsoe; perhaps $close", "$clsoe"),
         ("Mean($close, 5", "never closed", "($close, 5"),
-        ("Mean($close)", "2 argument(s) of Mean", "Mean($close)"),
+        ("Mean($close)", "expected Mean(x, N)", "Mean($close)"),
         ("$close / Mean($close, -5)", "cannot reach forward", "-5)"),
         ("1 + Ref($close,-1) / $close", "through Ref($close, -1)", "Ref($close,-1) / $close"),
         ("Mean(Delta(Mean($close,2) / Ref($close,1), -2), 5)", "a reach of 2 session(s)", "Delta(Mean($close,2) / Ref($close,1), -2), 5)"),
@@ -171,6 +174,31 @@ def test_check_marks_the_place_of_what_it_refuses(afterclose: Command, expressio
     assert len(line) <= 120
 
 
+def test_check_says_that_a_group_is_not_for_the_chain(afterclose: Command, folder: Path):
+    (folder / "own.toml").write_text('A = "CSRank($close/$open, $sector)"\n')
+    for asked in ("own.toml", "CSRank($close/$open, $sector)"):
+        code, told = afterclose("factors", "check", asked)
+        assert code == 0
+        assert "groups  by $sector: with `compute --bars` only, not in the chain" in told.splitlines()
+
+
+def test_check_takes_the_name_of_a_factor_as_show_does(afterclose: Command):
+    code, told = afterclose("factors", "check", "VOLUME1")
+    assert code == 0
+    assert told.splitlines()[0] == "accepted: VOLUME1 of alpha360: Ref($volume, 1) / ($volume + 1e-12)"
+    assert afterclose("factors", "check", "MOVE", "-l", "mine.toml")[1].startswith("accepted: MOVE of mine.toml: $close / $open - 1\n")
+    assert afterclose("factors", "check", "--", "-Delta($close, 5)/$close")[0] == 0
+
+
+def test_check_says_which_factors_of_a_library_depend_on_the_level_of_volume(afterclose: Command, folder: Path):
+    (folder / "own.toml").write_text(
+        'A = "Log($volume+1)"\nB = "$volume/Ref($volume, 1)"\nC = "Corr($close,$volume**2+1000,5)"\nD = "$close/$open"\n'
+    )
+    assert afterclose("factors", "check", "own.toml")[1].splitlines()[-1] == "volume  its level matters in A: adjust it for splits"
+    (folder / "own.toml").write_text('B = "$volume/Ref($volume, 1)"\n')
+    assert afterclose("factors", "check", "own.toml")[1].splitlines()[-1] == "volume  its level does not matter"
+
+
 def test_check_refuses_what_depends_on_the_level_of_prices(afterclose: Command):
     code, told = afterclose("factors", "check", "$close-$open")
     assert code == 2
@@ -179,6 +207,8 @@ def test_check_refuses_what_depends_on_the_level_of_prices(afterclose: Command):
 
 def test_check_takes_a_library_and_tells_all_its_problems(afterclose: Command, folder: Path):
     assert afterclose("factors", "check", "mine.toml") == (0, "accepted: mine.toml: 2 factors\nneeds   up to 5 earlier sessions\n")
+    (folder / "ONE.TOML").write_bytes('\ufeffONE = "$close/Ref($close, 1)"\n'.encode())
+    assert afterclose("factors", "check", "ONE.TOML") == (0, "accepted: ONE.TOML: 1 factor\nneeds   up to 1 earlier session\n")
     (folder / "bad.py").write_text('A = "$close"\nB = "Ref($close,-1)/$close"\nimport os\n')
     code, told = afterclose("factors", "check", "bad.py")
     assert code == 2
@@ -209,6 +239,38 @@ def test_compute_of_a_range_gives_the_rows_of_the_whole(afterclose: Command, fol
     whole = expected_rows(bars, dict(frozen_library("alpha158")), mode=Mode.STRICT)
     inside = whole.filter(pl.col("session").is_between(date(2010, 1, 30), date(2010, 2, 10)))
     assert pl.read_parquet(folder / "out.parquet").equals(inside)
+
+
+def test_bars_that_come_later_change_no_rank_of_a_session_without_them(afterclose: Command, folder: Path, bars: pl.DataFrame):
+    (folder / "ranks.toml").write_text('R = "CSRank(Max($close,15)/Min($close,15))"')
+    missed = date(2010, 2, 2)  # of IBM, which comes back
+    for name, rows in (("all", bars), ("then", bars.filter(pl.col("session") <= missed))):
+        rows.write_csv(folder / f"{name}.csv")
+        code, told = afterclose("factors", "compute", "-l", "ranks.toml", "--bars", f"{name}.csv", "--out", f"{name}.parquet")
+        assert code == 0, told
+    then = pl.read_parquet(folder / "then.parquet")
+    assert 0 < then.filter(pl.col("session") == missed).height < then["symbol"].n_unique()
+    assert pl.read_parquet(folder / "all.parquet").filter(pl.col("session") <= missed).equals(then)
+
+
+@pytest.mark.parametrize("label", [[1, 2], {"a": 1}])
+def test_a_group_column_that_is_no_label_is_wrong_input(afterclose: Command, folder: Path, bars: pl.DataFrame, label: object):
+    bars.with_columns(sector=pl.Series([label] * bars.height)).write_parquet(folder / "odd.parquet")
+    (folder / "sector.toml").write_text('BEST = "CSRank($close/Ref($close,5),$sector)"')
+    code, told = afterclose("factors", "compute", "-l", "sector.toml", "--bars", "odd.parquet", "--out", "out.parquet")
+    assert code == 2
+    assert "expected a column of text or numbers to group by" in told
+
+
+def test_a_symbol_whose_group_is_not_a_number_has_no_group(afterclose: Command, folder: Path, bars: pl.DataFrame):
+    sector = pl.when(pl.col("symbol") == "IBM").then(float("nan")).otherwise(7.0).alias("sector")
+    bars.with_columns(sector).write_parquet(folder / "numbers.parquet")
+    (folder / "sector.toml").write_text('BEST = "CSRank($close/Ref($close,5),$sector)"')
+    code, told = afterclose("factors", "compute", "-l", "sector.toml", "--bars", "numbers.parquet", "--out", "out.parquet")
+    assert code == 0, told
+    written = pl.read_parquet(folder / "out.parquet")
+    assert written.filter(pl.col("symbol") == "IBM")["BEST"].is_null().all()
+    assert written.filter(pl.col("symbol") != "IBM")["BEST"].drop_nulls().len() > 0
 
 
 def test_compute_groups_symbols_by_a_column_of_the_bars(afterclose: Command, folder: Path, bars: pl.DataFrame):

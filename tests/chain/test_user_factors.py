@@ -10,9 +10,10 @@ import dagster as dg
 import pytest
 
 from adapters.clock import FixedClock
+from assets.factor_report import require_trained_on
 from orchestration.definitions import build_definitions
-from quant.errors import AftercloseError, InputError
-from quant.ports import SessionStart
+from quant.errors import AftercloseError, InputError, SequenceError
+from quant.ports import SessionStart, TrainedModel
 from tests.chain.conftest import settings_of
 
 if TYPE_CHECKING:
@@ -75,10 +76,17 @@ def test_without_a_library_there_is_no_such_asset(tmp_path: Path):
         (None, "library", "a factor library with factors in it in .strategy. features = 'library', found none"),
         ("", "alpha158+library", "own.toml, found no factor"),
         ('KMID = "$close/$open"', None, "found KMID, which is Alpha158's KMID"),
-        ('library = "$close/$open"', None, "a factor name of its own in the factor library, found library, which is taken by library"),
-        ('label = "$close/$open"', None, "found label, which is taken by label"),
+        ('library = "$close/$open"', None, "found library, which is column library of table user_factors"),
+        ('month = "$close/$open"', None, "found month, which is the column that user_factors is partitioned by"),
+        ('label = "$close/$open"', None, "found label, which is column label of table forward_returns"),
         ('up = "$close/$open"\nUP = "$open/$close"', None, "found UP, which is up of line 1"),
         ('ahead = "Ref($close, -1)/$close"', None, "no row after the session in feature ahead"),
+        (
+            'best = "CSRank($close/$open, $sector)"',
+            None,
+            r"expected columns of table adjusted_bars in factor best, found \$sector to group symbols by; leave .*factors compute --bars",
+        ),
+        (f'long = "CSRank({"+".join(["CSRank($close/$open)"] * 70)})"', None, "factor long, once .*: expected at most 2000 characters"),
         ('typo = "Mena($close, 5)"', None, "Mena"),
     ],
 )
@@ -126,3 +134,10 @@ def test_a_booked_session_keeps_the_library_that_it_was_booked_under(tmp_path: P
         else:
             with pytest.raises(InputError, match=found):
                 bound.chain.begun(bound.ledger, SESSION)
+
+
+def test_a_report_without_the_library_that_the_scores_were_made_with_is_refused():
+    trained = TrainedModel(version="abc", text="", features=("KMID", "reversal"))
+    require_trained_on(trained, ["KMID", "KLEN", "reversal"])
+    with pytest.raises(SequenceError, match=r"found one that reads reversal; name the library with --profile"):
+        require_trained_on(trained, ["KMID", "KLEN"])

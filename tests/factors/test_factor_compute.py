@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from datetime import date
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
 
 from quant.calendar import exchange_calendar
 from quant.errors import ContractError, FactorError, InputError, LookaheadError
-from quant.factors.compile import Backend, compute
+from quant.factors import kernels, streaming
+from quant.factors.compile import Backend, compute, evaluate
 from quant.factors.expression import FIELDS, parse
 from quant.factors.kernels import Op
 from quant.factors.panel import MAX_GAP, panel_of
@@ -38,6 +41,7 @@ def _values(text: str, close: Sequence[float | None], volume: Sequence[float | N
         ("Mean($close,2)", [1.0, 2.0, None, None, 4.0], [1.0, 1.5, 2.0, None, 4.0]),
         ("Sum($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, None, 4.0]),
         ("Count($close,2)", [1.0, None, None, 4.0], [1.0, 1.0, 0.0, 1.0]),
+        ("Count(1/$close,2)", [0.0, 2.0, None, 0.0], [1.0, 2.0, 1.0, 1.0]),
         ("Ref(Count($close,2),1)", [1.0, None, None, 4.0], [None, 1.0, 1.0, 0.0]),
         ("Mean(Count($close,2),3)", [1.0, 2.0, 3.0, 4.0], [1.0, 1.5, 5 / 3, 2.0]),
         ("Var($close,3)", [1.0, 3.0, None, 7.0], [None, 2.0, 2.0, 8.0]),
@@ -151,13 +155,40 @@ def test_a_feature_that_reaches_forward_is_refused_and_a_label_is_not() -> None:
     assert compute({"PEEK": "Ref($close,-1)"}, panel, allow_future=True)["PEEK"].to_list() == [2.0, None]
 
 
+def test_kernels_are_compiled_again_where_what_they_are_made_of_has_changed() -> None:
+    """numba goes by the time of the file of the function that it compiles, kernels.py: it has to change when streaming.py does."""
+    digest = hashlib.sha256(Path(streaming.__file__).read_bytes()).hexdigest()
+    assert digest.startswith(kernels.STREAMING), f"write {digest[:16]} into kernels.STREAMING"
+
+
 def test_a_number_of_threads_below_one_is_refused() -> None:
     with pytest.raises(ContractError, match="at least one thread in threads, found -1"):
         compute({"x": "$close"}, pl.DataFrame(), threads=-1)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"dtype": pl.Int64}, "expected Float32 or Float64 in dtype, found Int64"),
+        ({"batch_rows": 0}, "at least one row a batch"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(wrong: dict[str, Any], words: str) -> None:
+    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
+    with pytest.raises(ContractError, match=words):
+        list(evaluate({"x": "$close"}, panel, **wrong))
+
+
+def test_a_mode_and_a_back_end_may_be_named() -> None:
+    panel = pl.DataFrame({"session": DAYS[:3], "symbol": ["A"] * 3, "close": [1.0, 2.0, 3.0]})
+    named: Any = {"mode": "strict", "backend": "polars", "dtype": pl.Float64()}
+    assert compute({"x": "Mean($close,2)"}, panel, **named)["x"].to_list() == [None, 1.5, 2.5]
+    with pytest.raises(ValueError, match="strikt"):
+        compute({"x": "$close"}, panel, **{**named, "mode": "strikt"})
+
+
 def test_a_bad_expression_is_refused() -> None:
-    with pytest.raises(FactorError, match="one of Abs"):
+    with pytest.raises(FactorError, match="found Meen; perhaps Mean"):
         compute({"x": "Meen($close,5)"}, pl.DataFrame())
 
 
@@ -175,6 +206,10 @@ def test_a_bad_expression_is_refused() -> None:
         (lambda panel: panel.with_columns(session=pl.Series([DAYS[0], None, DAYS[2]])), "a session in every row.*none in row 1"),
         (lambda panel: panel.with_columns(symbol=pl.Series([None, "A", "A"])), "a symbol in every row.*none in row 0"),
         (lambda panel: panel.with_columns(listing=pl.Series([0, 0, None])), "a listing in every row.*none in row 2"),
+        (
+            lambda panel: pl.concat([panel, panel.with_columns(symbol=pl.lit("B")).gather([0, 2])]),
+            "a row for every session, null where .* found B 2000.* after a gap",
+        ),
     ],
 )
 @pytest.mark.parametrize("backend", Backend)
@@ -188,7 +223,7 @@ def test_a_panel_that_is_not_one_is_refused(change: Callable[[pl.DataFrame], pl.
     ("factors", "error", "words"),
     [
         ({"symbol": "$close"}, FactorError, "a name of its own.*found symbol"),
-        ({"x": "Mean($close,5)", "y": "Mean($close)"}, FactorError, r"2 argument\(s\) of Mean .* at position 1, found 1"),
+        ({"x": "Mean($close,5)", "y": "Mean($close)"}, FactorError, r"Mean\(x, N\) in .* at position 1, found 1 argument"),
         ({"x": "$close+$sector"}, FactorError, r"one of \$open.* at position 8, found \$sector"),
         ({"x": "CSRank($close,$sector)"}, ContractError, "column sector to group by.*no such column"),
         ({"x": "Mean($close,-5)"}, FactorError, "at position 13, found -5; a window cannot reach forward"),

@@ -46,39 +46,65 @@ def test_an_expression_becomes_its_node(written: str, node: object) -> None:
         ("Mean($close, 5", 5, "never closed"),
         ("$close @ 5", 8, "'@'"),
         ("$close + $clsoe", 10, "found $clsoe; perhaps $close"),
-        ("Meen($close, 5)", 1, "found Meen; perhaps Mean"),
+        ("Meen($close, 5)", 1, "expected an operator in 'Meen($close, 5)' at position 1, found Meen; perhaps Mean"),
         ("Xyzzy($close)", 1, "found Xyzzy; use one of them"),
+        ("MEAN($close, 5)", 1, "found MEAN; perhaps Mean"),
+        ("$close / $roe", 10, "found $roe; use one of them"),
+        ("$CLOSE", 1, "found $CLOSE; perhaps $close"),
         ("  $close + $clsoe", 12, "$clsoe"),
         ("$$close", 1, "$$close"),
         ("close", 1, "one of $open"),
         ("Zclose", 1, "one of $open"),
         ("a$close", 1, "one of $open"),
         ("1$0*$close", 1, "a factor expression"),
-        ("Mean($close)", 1, "2 argument(s) of Mean"),
+        ("Mean($close)", 1, "expected Mean(x, N) in 'Mean($close)' at position 1, found 1 argument; give it 2"),
+        ("Corr($close, 5)", 1, "expected Corr(x, y, N)"),
+        ("Quantile($close, 5)", 1, "expected Quantile(x, N, q)"),
+        ("If($close > 1)", 1, "expected If(c, x, y)"),
+        ("And($close > 1)", 1, "expected And(c, d)"),
+        ("Delta($close)", 1, "expected Delta(x, N)"),
+        ("Log()", 1, "expected Log(x) in 'Log()' at position 1, found 0 arguments; give it 1"),
         ("Mean($close, 0)", 14, "other than 0"),
+        ("Mean($close, 0)", 14, "Qlib's 0 (expanding) and below 1 (exponential) depend on how much history is stored"),
         ("EMA($close, 253)", 13, "an EMA over at most 252 rows"),
-        ("TResample($close, 12)", 1, "one of Abs"),
+        ("TResample($close, 12)", 1, "found TResample"),
         ("CSRank($close, 3)", 16, "a column to group by"),
-        ("CSRank()", 1, "a series and perhaps a group"),
-        ("Mean($close, 0.5)", 14, "whole number"),
+        ("CSRank()", 1, "expected CSRank(x) or CSRank(x, $sector)"),
+        (
+            "CSRank($volume,$close)",
+            16,
+            "expected a column of labels to group by in 'CSRank($volume,$close)' at position 16, found $close, a number of the bar",
+        ),
+        ("CSRank($close,$session)", 15, "found $session, part of the key of a row; name one such as $sector"),
+        ("CSRank($close, $symbol)", 16, "found $symbol"),
+        ("CSRank($close, $listing)", 16, "found $listing"),
+        ("Mean($close, 0.5)", 14, "give 1 or more: Qlib's 0 (expanding)"),
         ("Mean($close, -5)", 14, "cannot reach forward"),
         ("Mean($close, 99999)", 14, "at most 2520"),
         ("Mean($close, $open)", 14, "whole number"),
         ("Mean(5, 5)", 6, "a series"),
-        ("Ref($close, 0)", 13, "other than 0"),
+        ("Ref($close, 0)", 13, "Qlib's 0 is the first value ever stored"),
         ("Quantile($close, 5, 1.5)", 21, "between 0 and 1"),
         ("Quantile($close, 5, 0.1*2)", 21, "a finite number"),
         ("$close + 1e999", 10, "a finite number"),
         ("$close + True", 10, "found True"),
         ("2*3", 1, "a series"),
-        ("$close.real", 1, "Attribute"),
+        ("$close.real", 1, "found a dot after"),
         ("__import__(1)", 1, "one of Abs"),
         ("(lambda: 1)($close)", 8, "found ':'"),
-        ("$open < $close < $high", 1, "Compare"),
-        ("$open and $close", 1, "BoolOp"),
-        ("$open // $close", 1, "BinOp"),
-        ("Mean($close, N=5)", 1, "Call"),
-        ("Mean(*$close, 5)", 6, "Starred"),
+        ("$open < $close < $high", 1, "found several comparisons in a row; put each comparison into parentheses"),
+        ("$open and $close", 1, "found and; use & between comparisons in parentheses"),
+        ("$open > 1 or $close > 1", 1, "found or; use |"),
+        ("$open // $close", 1, "found //; use /"),
+        ("Mean($close, N=5)", 1, "found an argument with a name; give the values alone"),
+        ("$open if $open > 1 else $close", 1, "found if ... else; use If(c, x, y)"),
+        ("not $open > 1", 1, "found not; use Not(c)"),
+        ("+$close", 1, "leave it out"),
+        ("$open in $close", 1, "found in; use =="),
+        ("$open, $close", 1, "found a comma outside of a call"),
+        ("(Mean)($close)($open)", 1, "found a call of something else"),
+        ("($open for Z in $close)", 1, "found other Python"),
+        ("Mean(*$close, 5)", 6, "found a * without anything before it"),
         ("($open>1) + ($close>1)", 1, "two comparisons"),
         ("($open>1) & $close", 13, "a comparison in And"),
         ("If($open, 1, $close)", 4, "a comparison in If"),
@@ -127,6 +153,22 @@ def test_a_damaged_expression_is_parsed_or_refused_with_a_position(node: Node, a
     else:
         return
     assert re.search(r"at position \d+, found ", refusal, re.DOTALL)
+
+
+@given(st.sampled_from(["Delta({},1)", "-{}", "Med({},2)", "({})+1e14"]), st.integers(1, 200))
+def test_whatever_is_read_can_be_printed_and_read_again(pattern: str, times: int) -> None:
+    written = "$close"
+    for _ in range(times):
+        written = pattern.format(written)
+    with suppress(FactorError):
+        node = parse(written)
+        assert len(text(node)) <= MAX_LENGTH
+        assert parse(text(node)) == node
+
+
+def test_what_is_too_long_once_it_is_written_out_is_refused() -> None:
+    with pytest.raises(FactorError, match=r"at most 2000 characters, written out.*Delta has its argument twice"):
+        parse("Delta(" * 8 + "$close" + ",1)" * 8)
 
 
 def test_deep_nesting_is_refused() -> None:

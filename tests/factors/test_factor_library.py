@@ -17,7 +17,9 @@ from quant.factors.cost import cost
 from quant.factors.expression import FIELDS, features, parse
 from quant.factors.library.frozen import LIBRARIES, frozen_library
 from quant.factors.library.reader import MAX_CHARACTERS, MAX_FACTORS, read_library
+from quant.factors.library.user_factors import user_factors_table
 from quant.factors.reach import Reach, reach
+from quant.tables import TABLES
 
 needs_pyqlib = pytest.mark.skipif(find_spec("qlib") is None, reason="pyqlib has no wheel for this Python")
 
@@ -84,6 +86,10 @@ def test_a_library_is_read_in_its_order_from_either_kind_of_text(kind: Kind, tex
         ("toml", '"1A" = "$close/$open"', "expected a name of 1 to 63 letters"),
         ("toml", '"É" = "$close/$open"', "expected a name of 1 to 63 letters"),
         ("toml", 'Symbol = "$close/$open"', "found Symbol, which is a key of every table; rename it"),
+        ("toml", 'Month = "$close/$open"', "found Month, which is the column that user_factors is partitioned by; rename it"),
+        ("toml", 'library = "$close/$open"', "found library, which is column library of table user_factors; rename it"),
+        ("toml", 'SCORE = "$close/$open"', "found SCORE, which is column score of table scores; rename it"),
+        ("toml", 'label = "$close/$open"', "found label, which is column label of table forward_returns; rename it"),
         ("toml", 'ma5 = "$close/$open"', "found ma5, which is Alpha158's MA5; rename it"),
         (
             "toml",
@@ -111,7 +117,7 @@ def test_a_library_is_read_in_its_order_from_either_kind_of_text(kind: Kind, tex
         ("python", "FACTORS = dict(A='$close/$open')", "found FACTORS = dict(A='$close/$open')"),
         ("python", "FACTORS = {**A}", "expected names in quotes in FACTORS, found **A; write every name out"),
         ("python", "FACTORS = {5: '$close/$open'}", "expected names in quotes in FACTORS, found 5"),
-        ("toml", 'A = "Meen($close,5)/$close"', "mine, line 1, A: expected one of Abs, "),
+        ("toml", 'A = "Meen($close,5)/$close"', "mine, line 1, A: expected an operator in "),
         ("toml", 'A = "Mean($close,5)"', "mine, line 1, A: expected a value that does not depend on the level of prices in factor A"),
         ("toml", "x" * (MAX_CHARACTERS + 1), "expected at most 1000000 characters in mine, found 1000001"),
         ("toml", "".join(f'F{n} = ""\n' for n in range(MAX_FACTORS + 1)), "expected at most 5000 factors in mine, found 5001"),
@@ -121,6 +127,16 @@ def test_a_text_that_is_no_library_is_refused_with_the_line(kind: Kind, text: st
     with pytest.raises(FactorError) as refused:
         read_library(text, kind=kind, where="mine")
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name", [*TABLES["user_factors"].columns, *TABLES["scores"].columns, *TABLES["forward_returns"].columns, "month", "MONTH", "kmid"]
+)
+def test_the_reader_and_the_table_refuse_the_same_names(name: str) -> None:
+    with pytest.raises(FactorError, match=f"found {name}, which is "):
+        read_library(f'{name} = "$close/$open"', kind="toml", where="mine")
+    with pytest.raises(InputError, match=f"found {name}, which is taken by "):
+        user_factors_table({name: "$close/$open"})
 
 
 def test_every_problem_of_a_library_has_its_line() -> None:
@@ -166,6 +182,12 @@ def test_any_text_is_a_library_or_refused_and_nothing_else(text: str, kind: Kind
 def test_a_library_is_loaded_from_its_file(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert load_library(tmp_path / name) == MINE
+
+
+def test_a_byte_order_mark_and_a_suffix_in_capitals_are_fine(tmp_path: Path) -> None:
+    for name, text in (("MINE.TOML", TOML), ("Mine.Py", LINES)):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert load_library(tmp_path / name) == MINE
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

@@ -36,3 +36,10 @@ def test_memory_that_nobody_holds_is_used_again(monkeypatch: pytest.MonkeyPatch)
     del view
     assert memory.empty(3, 1000, np.float64).ctypes.data == address
     assert memory.empty(3, 1000, np.float32).dtype == np.float32
+
+
+def test_memory_of_many_small_results_that_are_held_is_not_looked_through_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_blocks", [])
+    held = [memory.empty(1, 8, np.float32) for _ in range(3 * memory.KEPT_BLOCKS)]
+    assert len(memory._blocks) == memory.KEPT_BLOCKS
+    assert len({array.ctypes.data for array in held}) == len(held)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -159,12 +159,26 @@ def test_a_symbol_that_is_listed_later_has_no_rows(data_dir: Path) -> None:
     [
         (["FULL", "NOPE"], DAYS[0], DAYS[9], "a known symbol.*found NOPE"),
         (["FULL"], date(2000, 7, 1), date(2000, 7, 2), "at least one session"),
-        (["FULL"], DAYS[9], DAYS[0], "at least one session"),
+        (["FULL"], DAYS[9], DAYS[0], "expected start_date not after end_date"),
+        ("FULL", DAYS[0], DAYS[9], r"expected a list of symbols in symbols, found 'FULL'; write it as \["),
+        ([], DAYS[0], DAYS[9], "expected a list of symbols"),
+        (["FULL", 5], DAYS[0], DAYS[9], "expected a list of symbols"),
+        (None, DAYS[0], DAYS[9], "expected a list of symbols"),
+        (["FULL"], "2010-05-03", DAYS[9], "expected a datetime.date in start_date, found '2010-05-03'"),
+        (["FULL"], DAYS[0], datetime(2012, 1, 1, tzinfo=UTC), "expected a datetime.date in end_date"),
+        (["FULL"], DAYS[9], DAYS[-1] + timedelta(days=10), f"expected bars for {DAYS[9]} to .*found {DAYS[0]} to {DAYS[-1]}"),
+        (["FULL"], DAYS[0] - timedelta(days=40), DAYS[0] - timedelta(days=10), f"found {DAYS[0]} to {DAYS[-1]}"),
     ],
 )
-def test_wrong_symbols_or_dates_are_refused(data_dir: Path, symbols: list[str], first: date, last: date, words: str) -> None:
+def test_wrong_symbols_or_dates_are_refused(data_dir: Path, symbols: Any, first: Any, last: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         get_alpha158_features(symbols, first, last, data_dir)
+
+
+def test_a_folder_without_data_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected bars in table adjusted_bars of .*, found none; run"):
+        get_alpha158_features(["FULL"], DAYS[0], DAYS[9], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_label_is_the_return_from_the_next_open_to_the_one_after(adjusted: pl.DataFrame) -> None:

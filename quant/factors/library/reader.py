@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from quant.errors import FactorError, LookaheadError, expected
 from quant.factors.expression import parse
-from quant.factors.library.frozen import frozen_library
+from quant.factors.library.user_factors import taken_names
 from quant.factors.reach import refuse_lookahead
 from quant.factors.scale import scale_faults
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MAX_CHARACTERS = 1_000_000
 MAX_FACTORS = 5_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
-_KEYS = ("session", "symbol")
 _TOML_LINE = re.compile(
     r"""^[ \t]*(?:\[+[ \t]*(?P<table>[\w-]+)|(?:(?P<bare>[\w-]+)|"(?P<double>[^"\n]*)"|'(?P<single>[^'\n]*)')[ \t]*=)""",
     re.MULTILINE | re.ASCII,
@@ -54,8 +53,8 @@ class _Fault:
 def read_library(text: str, *, kind: Literal["toml", "python"], where: str) -> Mapping[str, str]:
     """Name -> expression, in the order of ``text``; ``where`` names it in errors.
 
-    Names are columns beside session, symbol and Alpha158's, so none may be theirs, whatever the case. An expression has to be in the
-    language, to reach back only and not to depend on the level of prices. Raises FactorError with every problem, a line each;
+    Names become columns, so none may be one of taken_names, whatever the case. An expression has to be in the language, to reach back
+    only and not to depend on the level of prices. Raises FactorError with every problem, a line each;
     LookaheadError if all of them reach forward.
     """
     if len(text) > MAX_CHARACTERS:
@@ -117,10 +116,7 @@ def _refuse(what: str, found: object, where: str, do: str) -> FactorError:
 
 def _named(entries: list[_Entry]) -> list[_Fault]:
     """Names that cannot be columns, or not beside those that are there already."""
-    taken = {
-        **dict.fromkeys(_KEYS, "a key of every table"),
-        **{name.casefold(): f"Alpha158's {name}" for name in frozen_library("alpha158")},
-    }
+    taken = dict(taken_names())
     faults: list[_Fault] = []
     for entry in entries:
         name = entry.name
@@ -128,12 +124,12 @@ def _named(entries: list[_Entry]) -> list[_Fault]:
             found = repr(name if len(name) <= 70 else f"{name[:67]}...")
             error = _refuse("a name of 1 to 63 letters, digits and _, no digit first", found, "a factor's name", "rename it")
             faults.append(_Fault(line=entry.line, name=entry.name, error=error))
-        elif name.casefold() in taken:
-            found = f"{name}, which is {taken[name.casefold()]}"
+        elif name.lower() in taken:
+            found = f"{name}, which is {taken[name.lower()]}"
             error = _refuse("a name that is free (capitals do not tell names apart)", found, f"factor {name}", "rename it")
             faults.append(_Fault(line=entry.line, name=entry.name, error=error))
         else:
-            taken[name.casefold()] = f"{name} of line {entry.line}"
+            taken[name.lower()] = f"{name} of line {entry.line}"
     return faults
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -17,14 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+@cache
+def taken_names() -> Mapping[str, str]:
+    """Names that no factor of a user may have, in lower case (DuckDB does not tell capitals apart), and whose they are: keys, columns and
+    partition column of user_factors, Alpha158's, and those of the labels and scores that factors are joined with.
+    """
+    own = TABLES["user_factors"]
+    names = {own.partition: "the column that user_factors is partitioned by"}
+    for table in (TABLES["scores"], TABLES["forward_returns"], own):
+        names |= {name.lower(): f"column {name} of table {table.name}" for name in table.columns}
+    names |= {name.lower(): f"Alpha158's {name}" for name in alpha158()}
+    return MappingProxyType(names | dict.fromkeys(own.key, "a key of every table"))
+
+
 def user_factors_table(library: Mapping[str, str]) -> Table:
     """Table user_factors with the columns of ``library`` (name -> expression) in the order of their names: moving a line of the file moves
-    nothing. Raises InputError for a name that the table, Alpha158, labels or scores have already, in upper or lower case: DuckDB does not
-    tell them apart.
+    nothing. Raises InputError for one of taken_names, in upper or lower case.
     """
-    table = TABLES["user_factors"]
-    joined = (column for name in ("forward_returns", "scores") for column in TABLES[name].columns)  # features meet their labels and scores
-    taken = {name.lower(): name for name in (*table.columns, *alpha158(), *joined)}
+    table, taken = TABLES["user_factors"], dict(taken_names())
     for name in library:
         if name.lower() in taken:
             found = f"{name}, which is taken by {taken[name.lower()]}"
