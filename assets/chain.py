@@ -13,6 +13,7 @@ from quant.calendar import ExchangeCalendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
+from quant.quality.expectations import ExpectationSettings
 from quant.quality.gate import GateSettings
 from quant.risk.limit import RiskSettings
 from quant.trading.desk import Desk
@@ -38,6 +39,7 @@ class Chain:
     clock: Clock
     strategy: AlphaBaseline
     gate: GateSettings
+    expectations: ExpectationSettings
     portfolio: PortfolioSettings
     rules: BookRules
     broker: Callable[[MarketOf], Broker]
