@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from quant.calendar import ExchangeCalendar
 from quant.errors import InputError, expected
+from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
 from quant.quality.expectations import ExpectationSettings
@@ -25,8 +26,8 @@ from strategies.alpha_baseline.strategy import AlphaBaseline
 Metadata = dict[str, str | int | float | dg.MetadataValue | dg.TableColumnLineage]
 MarketOf = Callable[[date], SessionMarket]
 _FACTOR = "[strategy] factors: "  # of the stored rules; the factor's name follows
-LATE_ACTION_SESSIONS = 10
-"""For so many sessions after its ex-date an action is asked for again, and booked late if it was not known in time."""
+LATE_SESSIONS = 10
+"""For so many sessions after its own a bar or an action is asked for again; an action is booked late if it was not known in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Chain:
     strategy: AlphaBaseline
     gate: GateSettings
     expectations: ExpectationSettings
+    universe: UniverseSettings
     portfolio: PortfolioSettings
     rules: BookRules
     broker: Callable[[MarketOf], Broker]
@@ -76,8 +78,8 @@ class Chain:
 
     @property
     def rules_in_force(self) -> dict[str, object]:
-        """The settings that decide what a book does with a session: gate, portfolio, costs, limits, convention, the user's factors."""
-        kept = _values(gate=self.gate, portfolio=self.portfolio, costs=self.rules.costs, risk=self.rules.risk)
+        """The settings that decide what a book does with a session: gate, universe, portfolio, costs, limits, convention, factors."""
+        kept = _values(gate=self.gate, universe=self.universe, portfolio=self.portfolio, costs=self.rules.costs, risk=self.rules.risk)
         factors = {f"{_FACTOR}{name}": text for name, text in sorted(self.strategy.library.items())}
         return {**kept, "convention": self.rules.convention, "[strategy] features": self.strategy.feature_set, **factors}
 
@@ -93,7 +95,8 @@ class Chain:
             do = "run later sessions here, or fill a new data root"
             raise InputError(expected("a session booked with its settings", found="only their digest", where=where, do=do)) from None
         # A key that the stored rules do not know came with a later version: they had the effect of its default.
-        defaults = _values(gate=GateSettings(), portfolio=PortfolioSettings(), costs=CostSettings(), risk=RiskSettings())
+        sections = {"gate": GateSettings(), "universe": UniverseSettings(), "portfolio": PortfolioSettings()}
+        defaults = _values(**sections, costs=CostSettings(), risk=RiskSettings())
         held = {**defaults, "[strategy] features": "alpha158", **stored}
         known = {**{key: "none" for key in held if key.startswith(_FACTOR)}, **self.rules_in_force}
         other = [(key, held.get(key, "none"), value) for key, value in known.items() if held.get(key, "none") != value]
@@ -139,7 +142,7 @@ class Chain:
     def _complete_at(self, lake: Lake, first: date, last: date) -> datetime:
         """When the bars of first..last and the actions up to the session after it are, or were, all there."""
         upcoming = self.calendar.next(last)
-        late = self.back(first, LATE_ACTION_SESSIONS)
+        late = self.back(first, LATE_SESSIONS)
         delivered = [
             lake.read("raw_bars", first=first, last=last, columns=["known_at"]),
             lake.read("corporate_actions", first=late, last=upcoming, columns=["known_at"]),

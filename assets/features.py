@@ -7,28 +7,29 @@ import dagster as dg
 import polars as pl
 
 from assets.chain import Chain, Metadata, session_of, table_metadata
-from assets.market import adjusted, market_history, relearned, require_sound_feed
+from assets.market import adjusted, as_decided, market_history, relearned, require_sound_feed
 from quant.errors import SequenceError, expected
 from quant.factors.expression import features as bar_columns
 from quant.factors.expression import parse
 from quant.factors.library.user_factors import library_digest, user_factors_table
+from quant.market.securities import as_traded
 from quant.ports import Lake, Ledger
 
 KEY = ["session", "symbol"]
 
 
-def compute_features(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+def compute_features(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the features of first..last in the place of the old ones."""
-    window = adjusted(chain, lake, chain.back(first, chain.strategy.feature_reach), last, known_by)
-    rows = chain.strategy.features(window, chain.calendar, first, last)
+    window = as_decided(chain, lake, ledger, chain.back(first, chain.strategy.feature_reach), last, known_by)
+    rows = as_traded(chain.strategy.features(window, chain.calendar, first, last), window)
     lake.replace("alpha158", rows, first=first, last=last)
     return rows
 
 
-def compute_user_factors(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+def compute_user_factors(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the factors of the user's library of first..last in the place of the old ones."""
-    window = adjusted(chain, lake, chain.back(first, chain.strategy.library_reach), last, known_by)
-    rows = chain.strategy.user_factors(window, chain.calendar, first, last)
+    window = as_decided(chain, lake, ledger, chain.back(first, chain.strategy.library_reach), last, known_by)
+    rows = as_traded(chain.strategy.user_factors(window, chain.calendar, first, last), window)
     lake.replace("user_factors", rows, first=first, last=last)
     return rows
 
@@ -66,7 +67,7 @@ def _of_this_library(chain: Chain, rows: pl.DataFrame) -> pl.DataFrame:
 def compute_labels(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the labels that become known in first..last in the place of the old ones."""
     window = adjusted(chain, lake, chain.back(first, chain.strategy.label_reach), last, known_by)
-    rows = chain.strategy.forward_returns(window, chain.calendar, first, last)
+    rows = as_traded(chain.strategy.forward_returns(window, chain.calendar, first, last), window)
     lake.replace("forward_returns", rows, first=first, last=last)
     return rows
 
@@ -80,7 +81,7 @@ def feature_history(
     # Year by year: the width of 158 columns, not their number of rows, is what fills the memory. The values are the same.
     for first, last in calendar_years(chain.start, chain.history_last):
         context.log.info(f"{first.year}")
-        made = compute_features(chain, lake, first, last, known_by)
+        made = compute_features(chain, lake, ledger, first, last, known_by)
         rows, nulls = rows + made.height, nulls + sum(made.null_count().row(0))
     return dg.MaterializeResult(metadata={**table_metadata(lake, "alpha158", rows), "nulls_a_row": nulls / max(rows, 1)})
 
@@ -125,7 +126,7 @@ def user_factor_assets(sessions: dg.PartitionsDefinition, library: Mapping[str, 
         rows, known_by = 0, chain.history_instant(lake, ledger)
         for first, last in calendar_years(chain.start, chain.history_last):
             context.log.info(f"{first.year}")
-            rows += compute_user_factors(chain, lake, first, last, known_by).height
+            rows += compute_user_factors(chain, lake, ledger, first, last, known_by).height
         return dg.MaterializeResult(metadata=told(lake, rows))
 
     @dg.asset(partitions_def=sessions, group_name="market", deps=["adjusted_bars"], kinds={"numpy", "deltalake"}, metadata=schema)
@@ -139,7 +140,7 @@ def user_factor_assets(sessions: dg.PartitionsDefinition, library: Mapping[str, 
         session = session_of(context)
         require_sound_feed(lake, session)
         known_by = chain.decision_instant(lake, ledger, session)
-        rows = compute_user_factors(chain, lake, _computed_otherwise(chain, lake, session), session, known_by)
+        rows = compute_user_factors(chain, lake, ledger, _computed_otherwise(chain, lake, session), session, known_by)
         return dg.MaterializeResult(metadata=told(lake, rows.height))
 
     return [user_factor_history, user_factors]
@@ -168,7 +169,7 @@ def daily_feature_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
         """Qlib's 158 columns of the session, from the sessions they reach back to."""
         session = session_of(context)
         require_sound_feed(lake, session)
-        rows = compute_features(chain, lake, session, session, chain.decision_instant(lake, ledger, session))
+        rows = compute_features(chain, lake, ledger, session, session, chain.decision_instant(lake, ledger, session))
         return dg.MaterializeResult(metadata=table_metadata(lake, "alpha158", rows.height))
 
     @dg.asset(partitions_def=sessions, group_name="market", deps=["adjusted_bars"], kinds={"polars", "deltalake"})

@@ -7,19 +7,25 @@ import dagster as dg
 import polars as pl
 
 from assets import expectations
-from assets.chain import LATE_ACTION_SESSIONS, Chain, Metadata, session_of, table_metadata, warning
+from assets.chain import LATE_SESSIONS, Chain, Metadata, session_of, table_metadata, warning
+from assets.quarantine import releases
+from assets.revisions import as_findings, record_revisions
 from quant.errors import FeedFaultError, SequenceError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
+from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments
+from quant.market.universe import universe
 from quant.ports import BarSource, BatchReview, BatchReviewer, Lake, Ledger
 from quant.quality.expectations import expectation_findings
 from quant.quality.gate import GateResult, gate, stopped_sessions
+from quant.quality.release import RELEASES, in_force, unseen
 from quant.quality.rule import SEEN, Beside
 from quant.tables import UTC_INSTANT
 
 WORST_ROWS = 10
+MOST_REVISIONS = 100
 
 
 def delivered_bars(source: BarSource, first: date, last: date, tell: Callable[[str], None]) -> pl.DataFrame:
@@ -75,11 +81,13 @@ def require_previous(chain: Chain, lake: Lake, session: date) -> None:
         raise SequenceError(expected(f"accepted bars of session {previous}", found="none", where=f"before session {session}", do=do))
 
 
-def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> GateResult:
+def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> GateResult:
     """Judge first..last as known by an instant and put findings, accepted and quarantined rows in the place of the old ones."""
     raw = bars_as_of(lake.read("raw_bars", first=first, last=last), known_by)
     before, eve = chain.back(first, chain.gate.earlier_sessions), first - timedelta(days=1)
-    context = bars_as_of(lake.read("raw_bars", first=before, last=eve, columns=[*SEEN, "source", "known_at"]), known_by)
+    context = bars_as_of(lake.read("raw_bars", first=before, last=eve, columns=[*SEEN, "source", "known_at", "digest"]), known_by)
+    actions, released = known_actions(lake, known_by), releases(ledger)
+    rows = pl.concat(frame.select("session", "symbol", "digest") for frame in (context, raw))
     result = gate(
         raw,
         first=first,
@@ -88,8 +96,10 @@ def gate_bars(chain: Chain, lake: Lake, first: date, last: date, known_by: datet
         calendar=chain.calendar,
         settings=chain.gate,
         absent=chain.source.facts.absent,
+        ended=endings(actions),
+        releases=released,
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
-        beside=Beside(actions=known_actions(lake, known_by)),
+        beside=Beside(actions=actions, released=in_force(released, rows)),
     )
     lake.replace("bar_findings", result.findings, first=first, last=last)
     lake.replace("quarantined_bars", result.quarantined, first=first, last=last)
@@ -102,19 +112,58 @@ def known_actions(lake: Lake, known_by: datetime) -> pl.DataFrame:
     return actions_as_of(lake.read("corporate_actions"), known_by)
 
 
-def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
-    """Rows of adjusted_bars for first..last with the actions known by an instant.
+def as_decided(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """``adjusted`` as the decision of ``last`` sees it: without rows that were released from quarantine after it was made."""
+    return adjusted(chain, lake, first, last, known_by, without=releases(ledger, after=last))
+
+
+def adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime, *, without: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Rows of adjusted_bars for first..last with the actions known by an instant, under the names of securities where one was renamed or
+    delisted (quant.market.securities; as_traded gives the symbols back).
 
     Computed from accepted bars and actions each time, so an action learned late is in every row of a window at once.
     """
-    closes = lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"])
-    accepted = lake.read("accepted_bars", first=first, last=last)
-    return adjusted_rows(accepted, known_actions(lake, known_by), chain.source.facts.convention, indices_from=closes)
+    actions = known_actions(lake, known_by)
+    ends = endings(actions)
+    left_out = RELEASES.to_frame() if without is None else without
+    closes = by_security(unseen(lake.read("accepted_bars", last=last, columns=["session", "symbol", "close"]), left_out), ends)
+    accepted = by_security(unseen(lake.read("accepted_bars", first=first, last=last), left_out), ends)
+    rows = adjusted_rows(accepted, actions_by_security(actions, ends), chain.source.facts.convention, indices_from=closes)
+    if ends.is_empty():
+        return rows
+    names = accepted.select("session", "symbol", "traded_as")
+    return rows.join(names, on=["session", "symbol"], how="left", maintain_order="left")
+
+
+def write_adjusted(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """Put the adjusted bars of first..last in the place of the old ones."""
+    window = adjusted(chain, lake, first, last, known_by)
+    rows = as_traded(window, window)
+    lake.replace("adjusted_bars", rows, first=first, last=last)
+    return rows
+
+
+def write_instruments(chain: Chain, lake: Lake, ledger: Ledger, known_by: datetime) -> pl.DataFrame:
+    """Write the instruments of all accepted bars again, by the actions known by an instant or to the newest session of the book."""
+    newest = ledger.begun(chain.paper_book)
+    ends = endings(known_actions(lake, max(known_by, newest.decision_at) if newest else known_by))
+    rows = instruments(lake.read("accepted_bars", columns=["session", "symbol"]), ends, chain.calendar)
+    lake.replace("instruments", rows, first=chain.start, last=chain.calendar.days[-1])
+    return rows
+
+
+def members(chain: Chain, lake: Lake, ledger: Ledger, rows: pl.DataFrame, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """``rows`` (session, symbol, ...) of first..last that are of the universe of their session."""
+    if chain.universe.everybody:
+        return rows
+    window = as_decided(chain, lake, ledger, chain.back(first, chain.universe.window_sessions - 1), last, known_by)
+    listed = universe(window, first=first, last=last, calendar=chain.calendar, settings=chain.universe)
+    return rows.join(listed, on=["session", "symbol"], how="semi", maintain_order="left")
 
 
 def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:
     """Actions known to a session that went ex before it and were not known to the session of their ex-date."""
-    first, before = chain.back(session, LATE_ACTION_SESSIONS), chain.calendar.previous(session)
+    first, before = chain.back(session, LATE_SESSIONS), chain.calendar.previous(session)
     window = lake.read("corporate_actions", first=first, last=before)
     own = {day: chain.calendar.on_or_after(day) for day in window["ex_date"].unique()}
     published = pl.col("ex_date").replace_strict({day: chain.publish_at(at) for day, at in own.items()}, return_dtype=UTC_INSTANT)
@@ -150,10 +199,10 @@ def relearned(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> tuple[
     )
 
 
-def worst(findings: pl.DataFrame) -> dg.MetadataValue:
+def worst(findings: pl.DataFrame, most: int = WORST_ROWS) -> dg.MetadataValue:
     """The first findings as a table, the most severe ones first."""
     severity = pl.col("severity").replace_strict({"stop": 0, "block": 1, "warn": 2}, default=3)
-    shown = findings.sort(severity, "session", "symbol", descending=[False, True, False]).head(WORST_ROWS)
+    shown = findings.sort(severity, "session", "symbol", descending=[False, True, False]).head(most)
     records = [dg.TableRecord({k: str(v) for k, v in row.items()}) for row in shown.iter_rows(named=True)]
     schema = dg.TableSchema(columns=[dg.TableColumn(name) for name in findings.columns])
     return dg.MetadataValue.table(records, schema=schema)
@@ -173,10 +222,11 @@ def market_history(
     new = ingest_bars(chain, lake, ledger, first, last, context.log.info)
     context.log.info(f"{new} new raw bars from {first} to {last}")
     actions = ingest_actions(chain, lake, ledger, first, last)
+    revised = [r for table in ("raw_bars", "corporate_actions") for r in record_revisions(chain, lake, ledger, table, first, last)]
     known_by = chain.history_instant(lake, ledger)
-    result = gate_bars(chain, lake, first, last, known_by)
-    rows = adjusted(chain, lake, first, last, known_by)
-    lake.replace("adjusted_bars", rows, first=first, last=last)
+    result = gate_bars(chain, lake, ledger, first, last, known_by)
+    rows = write_adjusted(chain, lake, first, last, known_by)
+    write_instruments(chain, lake, ledger, known_by)
     return dg.MaterializeResult(
         metadata={
             **table_metadata(lake, "adjusted_bars", rows.height),
@@ -184,6 +234,7 @@ def market_history(
             "symbols": rows["symbol"].n_unique(),
             "new_raw_bars": new,
             "new_actions": actions,
+            "used_rows_revised": len(revised),
             "quarantined": result.quarantined.height,
             "stopped_sessions": len(stopped_sessions(result.findings)),
         }
@@ -229,19 +280,40 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) ->
         description="Tells of a session whose accepted bars as a whole are not what the sessions before let expect; it stops nothing.",
     )
 
-    @dg.asset(partitions_def=sessions, group_name="market", kinds={"deltalake"})
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="market",
+        kinds={"deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "no_used_row_was_revised",
+                asset="raw_bars",
+                description="Warns of rows that decisions were made on and that came back with other values: stored as new versions, "
+                "listed by `afterclose revisions`, restating nothing.",
+            )
+        ],
+    )
     def raw_bars(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
     ) -> dg.MaterializeResult:
-        """The session's bars as received, append-only; a revision is a new row."""
+        """The session's bars as received, and revisions of the last ten daily sessions; append-only: a revision is a new row."""
         session = session_of(context)
         require_previous(chain, lake, session)
-        new = ingest_bars(chain, lake, ledger, chain.day_after_previous(session), session, context.log.info)
+        own = chain.day_after_previous(session)
+        new = ingest_bars(chain, lake, ledger, own, session, context.log.info)
+        first = max(chain.paper_start, chain.back(session, LATE_SESSIONS), chain.source.first_session())
+        if first < own:
+            new += ingest_bars(chain, lake, ledger, first, own - timedelta(days=1), context.log.info)
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
-        return dg.MaterializeResult(metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new})
+        revised = record_revisions(chain, lake, ledger, "raw_bars", min(first, own), session)
+        seen = {"revised": len(revised), "worst": worst(as_findings(revised), most=MOST_REVISIONS)}
+        return dg.MaterializeResult(
+            metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new},
+            check_results=[warning("raw_bars", "no_used_row_was_revised", not revised, seen)],
+        )
 
     @dg.asset(
         partitions_def=sessions,
@@ -264,11 +336,19 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) ->
     ) -> dg.MaterializeResult:
         """Splits and dividends that go ex up to the next session, and late ones of the last ten; append-only."""
         session = session_of(context)
-        new = ingest_actions(chain, lake, ledger, chain.back(session, LATE_ACTION_SESSIONS), session)
+        first = chain.back(session, LATE_SESSIONS)
+        new = ingest_actions(chain, lake, ledger, first, session)
+        revised = record_revisions(chain, lake, ledger, "corporate_actions", first, chain.calendar.next(session))
         held = lake.read("corporate_actions", first=session, last=session, columns=["symbol"])
         late = late_actions(chain, lake, ledger, session)
+        told = set(late.select(pl.col("ex_date").cast(pl.String), "symbol", "kind").iter_rows())  # once, as late
+        others = [row for row in revised if (row["session"], row["symbol"], row["kind"]) not in told]
         shown = ", ".join(f"{kind} of {symbol}, ex {ex}" for symbol, kind, ex in late.select("symbol", "kind", "ex_date").iter_rows())
-        seen = {"late": late.height, "actions": shown or "none", "worst": worst(late_findings(late))}
+        seen = {
+            "late": late.height,
+            "actions": shown or "none",
+            "worst": worst(pl.concat([late_findings(late), as_findings(others)]), most=MOST_REVISIONS),
+        }
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new},
             check_results=[warning("corporate_actions", "actions_came_in_time", late.is_empty(), seen)],
@@ -311,7 +391,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) ->
         """Judge the session's bars as known at its decision."""
         session = session_of(context)
         first, known_by = chain.day_after_previous(session), chain.decision_instant(lake, ledger, session)
-        result = gate_bars(chain, lake, first, session, known_by)
+        result = gate_bars(chain, lake, ledger, first, session, known_by)
         review = expectations.review_session(chain, lake, reviewer, session, result.accepted) if reviewed else None
         told, page = reviewed_bars(review, session) if review else (None, {})
         tables = (("bar_findings", result.findings), ("accepted_bars", result.accepted), ("quarantined_bars", result.quarantined))
@@ -328,22 +408,49 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) ->
             asset_key="accepted_bars", check_name="feed_is_sound", passed=sound, metadata={**seen, "accepted": accepted}
         )
 
-    @dg.asset(partitions_def=sessions, group_name="market", deps=["accepted_bars", corporate_actions], kinds={"polars", "deltalake"})
-    def adjusted_bars(
+    judged = ["accepted_bars", corporate_actions]
+
+    @dg.multi_asset(
+        specs=[
+            dg.AssetSpec(
+                "adjusted_bars",
+                deps=judged,
+                kinds={"polars", "deltalake"},
+                description="Accepted bars with their forward split and total-return indices; an action learned late rewrites from its "
+                "ex-date.",
+            ),
+            dg.AssetSpec(
+                "instruments",
+                deps=judged,
+                kinds={"polars", "deltalake"},
+                description="Listing and delisting dates of every symbol, and the security that it stood for.",
+            ),
+        ],
+        partitions_def=sessions,
+        group_name="market",
+        name="adjusted_bars",
+    )
+    def adjusted_assets(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
-    ) -> dg.MaterializeResult:
-        """Accepted bars with their forward split and total-return indices; an action learned late rewrites from its ex-date."""
+    ):
+        """Adjust the session's accepted bars, and list who trades."""
         session = session_of(context)
         require_sound_feed(lake, session)
         first, known_by = relearned(chain, lake, ledger, session)
-        rows = adjusted(chain, lake, first, session, known_by)
-        lake.replace("adjusted_bars", rows, first=first, last=session)
-        return dg.MaterializeResult(metadata={**table_metadata(lake, "adjusted_bars", rows.height), "from": str(first)})
+        rows = write_adjusted(chain, lake, first, session, known_by)
+        yield dg.MaterializeResult(
+            asset_key="adjusted_bars", metadata={**table_metadata(lake, "adjusted_bars", rows.height), "from": str(first)}
+        )
+        listed = write_instruments(chain, lake, ledger, known_by)
+        gone = listed["last_session"].count()
+        yield dg.MaterializeResult(
+            asset_key="instruments", metadata={**table_metadata(lake, "instruments", listed.height), "listed": listed.height - gone}
+        )
 
-    return [raw_bars, corporate_actions, gated_bars, adjusted_bars]
+    return [raw_bars, corporate_actions, gated_bars, adjusted_assets]
 
 
 def require_sound_feed(lake: Lake, session: date) -> None:

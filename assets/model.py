@@ -8,6 +8,7 @@ import polars as pl
 
 from assets.chain import Chain, session_of, table_metadata, warning
 from assets.features import feature_history, label_history, model_features
+from assets.market import members
 from quant.modelling.information_coefficient import IcSummary, information_coefficient, summarise_ic
 from quant.modelling.walk_forward import Fold, yearly_folds
 from quant.ports import Lake, Ledger, ModelStore, TrainedModel, TrainingRecord
@@ -105,11 +106,12 @@ def walk_forward(
     trained: list[TrainedFold] = []
     parts: list[pl.DataFrame] = []
     ics: list[IcSummary | None] = []
-    planned = folds(chain, chain.paper_start)
+    planned, known_by = folds(chain, chain.paper_start), chain.history_instant(lake, ledger)
     for number, fold in enumerate(planned, start=1):
         context.log.info(f"fold {number} of {len(planned)}: {fold.year}")
         trained.append(train(chain, lake, fold))
-        tested = model_features(chain, lake, fold.test_first, min(fold.test_last, chain.history_last))
+        last = min(fold.test_last, chain.history_last)
+        tested = members(chain, lake, ledger, model_features(chain, lake, fold.test_first, last), fold.test_first, last, known_by)
         parts.append(chain.strategy.score(trained[-1].model, tested))
         ics.append(fold_ic(lake, parts[-1]))
         context.log.info(f"{fold.year}: {trained[-1].rounds} rounds, {ic_metrics(ics[-1])}")
@@ -190,13 +192,16 @@ def daily_model_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
         """Predictions of the champion as of the session."""
         session = session_of(context)
         model = model_in_force(chain, lake, ledger, models, session)
-        rows = chain.strategy.score(model, model_features(chain, lake, session, session))
+        features = model_features(chain, lake, session, session)
+        known_by = chain.decision_instant(lake, ledger, session)
+        rows = chain.strategy.score(model, members(chain, lake, ledger, features, session, session, known_by))
         lake.replace("scores", rows, first=session, last=session)
         spread, distinct = rows["score"].std(), rows["score"].n_unique()
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(lake, "scores", rows.height),
                 "model_version": model.version,
+                "outside_the_universe": features.height - rows.height,
                 "score_spread": float(spread) if isinstance(spread, float) else 0.0,
             },
             check_results=[warning("scores", "session_scores_have_spread", distinct > 1, {"distinct_scores": distinct})],

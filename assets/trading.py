@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
-from assets.market import adjusted, known_actions, late_actions
+from assets.market import as_decided, known_actions, late_actions
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
 from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
@@ -27,7 +27,7 @@ def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:
     @cache
     def market_of(session: date) -> SessionMarket:
         known_by = chain.decision_instant(lake, ledger, session)
-        window = adjusted(chain, lake, chain.back(session, LIQUIDITY_SESSIONS), session, known_by)
+        window = as_decided(chain, lake, ledger, chain.back(session, LIQUIDITY_SESSIONS), session, known_by)
         known = known_actions(lake, known_by)
         market = next(session_markets(window, known, [session], chain.calendar, known_by=lambda _: known_by))
         return replace(market, late=corporate_actions(late_actions(chain, lake, ledger, session)))
@@ -57,7 +57,7 @@ def backtest(
         return dg.MaterializeResult(metadata={"sessions": 0})
     first, last = sessions[0], sessions[-1]
     known_by = chain.history_instant(lake, ledger)
-    window = adjusted(chain, lake, chain.back(first, LIQUIDITY_SESSIONS), last, known_by)
+    window = as_decided(chain, lake, ledger, chain.back(first, LIQUIDITY_SESSIONS), last, known_by)
     actions = known_actions(lake, known_by)
     today: dict[date, SessionMarket] = {}  # the exchange is asked for the session at hand only: one market at a time is in memory
 

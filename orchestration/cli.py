@@ -1,5 +1,6 @@
 """The command line. Exit 0: done. Exit 1: failed. Exit 2: wrong input, nothing written."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from rich.progress import Progress
 
 from orchestration.alert_commands import alerts
 from orchestration.factor_commands import factors
-from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows
+from orchestration.quarantine_commands import quarantine
+from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows, revision_lines
 from quant.errors import AftercloseError, InputError, expected
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(factors, name="factors")
 app.add_typer(alerts, name="alerts")
+app.add_typer(quarantine, name="quarantine")
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 
@@ -161,6 +164,26 @@ def factor_report(open_it: Annotated[bool, typer.Option("--open", help="Open the
         page = bench.factor_page()
     if open_it:
         typer.launch(page.as_uri())
+
+
+@app.command()
+def revisions(
+    since: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Only what became known on this day (UTC) or later.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document: a list of revised rows.")] = False,
+) -> None:
+    """What bars and corporate actions changed after they were known, and which decisions used the old values."""
+    from orchestration.workbench import Workbench
+
+    day = None if since is None else parse_session(since, "--since")
+    with Workbench.opened() as bench:
+        rows = bench.revisions(day)
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    elif rows:
+        columns, lines = revision_lines(rows)
+        print_rows(lines, columns)
+    else:
+        out.print("No revision" + (f" since {day}." if day else "."), highlight=False)
 
 
 @app.command()

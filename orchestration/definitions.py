@@ -117,6 +117,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         strategy=AlphaBaseline.configured(settings.model, user_library(settings), settings.strategy.features),
         gate=settings.gate,
         expectations=settings.expectations,
+        universe=settings.universe,
         portfolio=settings.portfolio,
         rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
         broker=brokers[settings.broker.kind],

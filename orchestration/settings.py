@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from adapters.sources.alpaca import AlpacaKeys
 from quant.errors import InputError, expected
+from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
 from quant.quality.expectations import ExpectationSettings
@@ -188,6 +189,7 @@ class Settings(BaseSettings):
     calendar: CalendarSettings
     strategy: StrategySettings = StrategySettings()
     model: dict[str, Any] = Field(default_factory=dict)
+    universe: UniverseSettings = UniverseSettings()
     portfolio: PortfolioSettings = PortfolioSettings()
     costs: CostSettings = CostSettings()
     risk: RiskSettings = RiskSettings()

@@ -1,6 +1,8 @@
 """How every command talks: two consoles, one look of progress bars and tables, dates as people type them."""
 
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,6 +28,23 @@ def bars() -> Progress:
     """The one look of progress bars."""
     columns = (TextColumn(f"{{task.description:<{LABEL_WIDTH}}}"), BarColumn(bar_width=36), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err)
+
+
+def revision_lines(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Revised rows as columns and lines: one a changed column."""
+    columns = ["symbol", "session", "column", "old", "new", "known at", "used by"]
+    lines: list[list[str]] = []
+    for record in records:
+        uses = "; ".join(f"{use['book']}: {_sessions(use['sessions'])}" for use in record["used_by"]) or "no decision"
+        for change in record["changes"]:
+            name = f"{record['kind']} {change['column']}" if record["kind"] else change["column"]
+            values = ["" if change[side] is None else str(change[side]) for side in ("old", "new")]
+            lines.append([record["symbol"], record["session"], name, *values, record["known_at"], uses])
+    return columns, lines
+
+
+def _sessions(days: Sequence[str]) -> str:
+    return ", ".join(days) if len(days) <= 3 else f"{days[0]} to {days[-1]} ({len(days)})"
 
 
 def print_rows(rows: list[list[str]], columns: list[str]) -> None:

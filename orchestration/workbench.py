@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,6 +192,14 @@ class Workbench:
         page = self.root / "reports" / self.chain.paper_book / f"{session}.html"
         return f"{self.lake.read('fills', **read).height} fills, {self.lake.read('orders', **read).height} orders{value}, report {page}"
 
+    def revisions(self, since: date | None) -> list[dict[str, object]]:
+        """Rows that were revised, known since a day (UTC), as quant.market.revisions.of_rows has them."""
+        from assets.revisions import revisions_since
+        from quant.market.revisions import of_rows
+
+        instant = None if since is None else datetime(since.year, since.month, since.day, tzinfo=UTC)
+        return of_rows(revisions_since(self.chain, self.lake, self.open_ledger(), instant))
+
     def print_summary(self, out: Console, books: Sequence[str] = ()) -> None:
         """A small table for each of ``books`` (default: backtest and paper), and where to look next."""
         from adapters.report.html import figures_table
@@ -270,6 +278,7 @@ def query_warehouse(query: str) -> pl.DataFrame:
     do = "see `afterclose sql 'show tables'`"
     with duckdb.connect(str(path), read_only=True) as connection:
         try:
+            connection.execute("SET TimeZone = 'UTC'")  # instants are written and shown in it
             # None for a query of blanks and comments, which DuckDB's types leave out
             relation: duckdb.DuckDBPyRelation | None = connection.sql(query)
             if relation is None:

@@ -29,13 +29,16 @@ class AdjustmentConvention(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """What a source says of itself. ``finite`` sources never gain sessions; ``absent`` are bar columns it never has."""
+    """What a source says of itself. ``finite`` sources never gain sessions; ``absent`` are bar columns it never has. ``origin_digest`` is
+    the SHA-256 of the one file that all its rows are of, if there is one.
+    """
 
     name: str
     convention: AdjustmentConvention
     publish_delay_minutes: int
     absent: frozenset[str]
     finite: bool
+    origin_digest: str | None = None
 
 
 @runtime_checkable
@@ -64,12 +67,15 @@ class BarSource(Protocol):
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
         """session, symbol, open, high, low, close, volume, vwap (Date, String, Float64 ...) of sessions first..last; as delivered, faults
-        included. vwap is null where the source declares it absent. InputError if there are sessions in the range and it has none of them.
+        included. vwap is null where the source declares it absent. A source of several files or responses may add
+        origin_digest: SHA-256 of the one that a row was read from. InputError if there are sessions in the range and it has none of them.
         """
         ...
 
     def actions(self, first: date, last: date) -> pl.DataFrame:
-        """ex_date, symbol, kind ('split' | 'dividend'), value, pay_date (null if unknown) with ex_date in first..last."""
+        """ex_date, symbol, kind, value (see table corporate_actions), pay_date (null if unknown) with ex_date in first..last. A source that
+        has renames adds new_symbol; one may add origin_digest.
+        """
         ...
 
 
@@ -106,7 +112,7 @@ class Lake(Protocol):
         ...
 
     def append_new(self, table: str, rows: pl.DataFrame) -> int:
-        """Append the rows of an append-only table whose digest it does not hold yet; returns how many were new."""
+        """Append the rows of an append-only table whose key (with known_at and digest) it does not hold yet; returns how many were new."""
         ...
 
     def version(self, table: str) -> int | None:

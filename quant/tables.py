@@ -89,7 +89,8 @@ _CLOCKS: dict[str, Column] = {
     "known_at": Column(dtype=UTC_INSTANT, description="When the row could have been used"),
     "received_at": Column(dtype=UTC_INSTANT, description="When we got the row; left out of digests"),
     "known_at_assumed": Column(dtype=pl.Boolean, description="known_at is the expected publish time, not an observation"),
-    "digest": _name("SHA-256 over source and content (both clocks left out): the same delivery twice is one row"),
+    "digest": _name("SHA-256 over source and content, both clocks left out: what is delivered is a new version if it is not the newest's"),
+    "origin_digest": _name("SHA-256 of the file or response it was read from; null where the source has none. Not digested", nullable=True),
 }
 
 _TABLES = (
@@ -109,11 +110,29 @@ _TABLES = (
         columns={
             "ex_date": _session("First session that trades without the right"),
             "symbol": SYMBOL,
-            "kind": _name("split | dividend"),
-            "value": _float("split: new shares per old share; dividend: USD per share"),
+            "kind": _name("split | dividend | spinoff | rename | delisting"),
+            "value": _float(
+                "split: new shares per old share; dividend: USD per share; spinoff: value of what a share was given, USD per share; "
+                "rename: 1; delisting: last price, USD per share"
+            ),
             "pay_date": Column(dtype=pl.Date, description="Payment date, where the source has it", nullable=True),
+            "new_symbol": _name("rename: symbol from the ex_date on; spinoff: symbol of what was given, where known", nullable=True),
             "source": _name("Source that delivered it"),
             **_CLOCKS,
+        },
+    ),
+    Table(
+        name="instruments",
+        grain="One row for each time that a symbol was a security's, as known at the newest session.",
+        key=("symbol", "first_session"),
+        clock="first_session",
+        columns={
+            "symbol": SYMBOL,
+            "first_session": _session("Listing: session of the first accepted bar since the start of the history"),
+            "last_session": Column(dtype=pl.Date, description="Last session under this symbol; null while listed", nullable=True),
+            "ended_by": _name("rename | delisting; null while listed", nullable=True),
+            "new_symbol": _name("rename: the symbol after it", nullable=True),
+            "security": _name("What all symbols of one security share: the last of them, or SYMBOL until EX_DATE if it was delisted"),
         },
     ),
     Table(
@@ -356,4 +375,4 @@ _TABLES = (
 )
 
 TABLES: Mapping[str, Table] = {table.name: table for table in _TABLES}
-NOT_DIGESTED = ("received_at",)
+NOT_DIGESTED = ("received_at", "origin_digest")

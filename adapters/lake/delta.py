@@ -52,7 +52,7 @@ def open_lake(
 
 
 def frame_digest(rows: pl.DataFrame, table: Table) -> str:
-    """SHA-256 over the rows in key order and the columns in name order, received_at left out."""
+    """SHA-256 over the rows in key order and the columns in name order, without those of NOT_DIGESTED."""
     digest = hashlib.sha256()
     ordered = rows.sort(table.key)
     for name in sorted(set(table.columns) - set(NOT_DIGESTED)):
@@ -79,11 +79,17 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
 
 
 def _missing(table: Table, stored: DeltaTable) -> pl.Schema:
-    """Only a user's library changes: any other table without a declared column is broken, and reading it says so."""
-    if table.name != "user_factors":
+    """Columns that read as nulls: factors that came into a library, and what came into an append-only table since its first rows. Any
+    other table without a declared column is broken, and reading it says so.
+    """
+    if not _grows(table):
         return pl.Schema()
     names = {field.name for field in stored.schema().fields}
-    return pl.Schema({name: dtype for name, dtype in table.schema.items() if name not in names})
+    return pl.Schema({name: dtype for name, dtype in table.schema.items() if name not in names and table.columns[name].nullable})
+
+
+def _grows(table: Table) -> bool:
+    return table.append_only or table.name == "user_factors"
 
 
 class DeltaLake:
@@ -110,7 +116,7 @@ class DeltaLake:
         return table_named(table, self._library)
 
     def missing(self, table: str) -> pl.Schema:
-        """Columns that the stored table does not have: factors that came into the library since; they read as nulls."""
+        """Columns that the stored table does not have: they came since, and read as nulls."""
         declared = self.declared(table)
         delta = self._open(declared, None)
         return pl.Schema() if delta is None else _missing(declared, delta)
@@ -160,10 +166,11 @@ class DeltaLake:
             raise InputError(expected("an append-only table", found=table, where="append_new", do="use replace"))
         checked(rows, declared)
         clock = rows.get_column(declared.clock)
-        known = declared.empty().select("digest")
+        known = declared.empty().select(declared.key)
         if not rows.is_empty():
-            known = self.read(table, first=clock.min(), last=clock.max(), columns=["digest"])  # type: ignore[arg-type]
-        new = rows.join(known, on="digest", how="anti").unique("digest", keep="first", maintain_order=True)
+            known = self.read(table, first=clock.min(), last=clock.max(), columns=declared.key)  # type: ignore[arg-type]
+        # By key, which has known_at: a row that went back to what it was before is a version of its own.
+        new = rows.join(known, on=declared.key, how="anti")
         if not new.is_empty() or self._open(declared, None) is None:
             self._commit(declared, new, mode="append", predicate=None)
         return new.height
@@ -213,7 +220,7 @@ class DeltaLake:
                     ordered,
                     mode=mode,  # type: ignore[arg-type]
                     predicate=predicate,
-                    schema_mode="merge" if table.name == "user_factors" else None,
+                    schema_mode="merge" if _grows(table) else None,
                     partition_by=[table.partition],
                     writer_properties=_WRITER,
                     commit_properties=CommitProperties(custom_metadata=metadata),

@@ -1,8 +1,8 @@
 """Source ``files``: bars and corporate actions as Parquet or CSV, each one file or a folder of files; any universe a user brings.
 
-bars = session, symbol, open, high, low, close, volume [, vwap]; actions = ex_date, symbol, kind (split | dividend), value (new shares per
-old; USD per share) [, pay_date]. Other columns are ignored. ``columns`` maps their names to ours for both: {"date": "session"} makes
-``date`` the session of bars and the ex_date of actions.
+bars = session, symbol, open, high, low, close, volume [, vwap]; actions = ex_date, symbol, kind (split | dividend | spinoff | rename |
+delisting), value (see table corporate_actions) [, pay_date] [, new_symbol]. Other columns are ignored. ``columns`` maps their names to
+ours for both: {"date": "session"} makes ``date`` the session of bars and the ex_date of actions.
 
 A folder may grow: before every question the source looks whether files came, went or changed, and if so reads all of them anew, in the
 order of their names. Files of a hidden or temporary name (.x, _x, ~x, x.parquet.tmp) are left alone; so are those that a SHA256SUMS beside
@@ -12,6 +12,7 @@ them does not list yet. Where a digest is given (adapters.sources.checksums), a 
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import os
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from adapters.sources.checksums import MANIFEST, SIDECAR, listed_digests, requir
 from adapters.sources.span import require_reachable
 from adapters.sources.universe import chosen_symbols
 from quant.errors import InputError, expected
+from quant.market.adjustment import KINDS
 from quant.market.contracts import first_rows, is_unique
 from quant.ports import AdjustmentConvention, SourceFacts
 from quant.quality.rule import WHOLE_SESSION
@@ -39,9 +41,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SETTING = "[source.files]"
+_ORIGIN = "origin_digest"
 _SUFFIXES = (".parquet", ".csv")
 _PRICES = ("open", "high", "low", "close", "vwap")
-_KINDS = ("split", "dividend")
 _FILE = "file"  # column of rows that are being read: the place of the file that they come from
 
 
@@ -54,11 +56,11 @@ class BadRows(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """What one of the two inputs holds: our columns, the one that may be missing, the one that dates a row."""
+    """What one of the two inputs holds: our columns, those that may be missing, the one that dates a row."""
 
     name: str
     columns: Mapping[str, pl.DataType]
-    optional: str
+    optional: tuple[str, ...]
     clock: str
     key: tuple[str, ...]
 
@@ -68,14 +70,14 @@ _NUMBERS = dict.fromkeys(("open", "high", "low", "close", "volume", "vwap"), _NU
 _BARS = _Layout(
     name="bars",
     columns={"session": _DATE, "symbol": _TEXT, **_NUMBERS},
-    optional="vwap",
+    optional=("vwap",),
     clock="session",
     key=("session", "symbol"),
 )
 _ACTIONS = _Layout(
     name="actions",
-    columns={"ex_date": _DATE, "symbol": _TEXT, "kind": _TEXT, "value": _NUMBER, "pay_date": _DATE},
-    optional="pay_date",
+    columns={"ex_date": _DATE, "symbol": _TEXT, "kind": _TEXT, "value": _NUMBER, "pay_date": _DATE, "new_symbol": _TEXT},
+    optional=("pay_date", "new_symbol"),
     clock="ex_date",
     key=("ex_date", "symbol", "kind"),
 )
@@ -308,7 +310,7 @@ def _names(has: list[str], layout: _Layout, mapping: Mapping[str, str], *, where
         if len(names) > 1:
             do = "correct [source.files] columns" if len(set(names)) > 1 else "keep one of them, or rename the others"
             raise InputError(expected(f"one column for {ours}", found=_listed(names), where=where, do=do))
-    if missing := [ours for ours, names in given.items() if not names and ours != layout.optional]:
+    if missing := [ours for ours, names in given.items() if not names and ours not in layout.optional]:
         do = f'add it or name theirs: [source.files] columns = {{their_name = "{missing[0]}"}}'
         raise InputError(expected(f"column {missing[0]}", found=f"columns {_listed(has)}", where=where, do=do))
     return {ours: names[0] for ours, names in given.items() if names}
@@ -323,7 +325,7 @@ def _fits(theirs: pl.DataType, ours: pl.DataType) -> bool:
 
 def _read(files: list[_File], layout: _Layout, *, absent: frozenset[str]) -> pl.DataFrame:
     read = [_rows(file, layout, absent).with_columns(pl.lit(place, pl.UInt32).alias(_FILE)) for place, file in enumerate(files)]
-    rows = pl.concat([pl.Schema({**layout.columns, _FILE: pl.UInt32()}).to_frame(eager=True), *read])
+    rows = pl.concat([pl.Schema({**layout.columns, _ORIGIN: _TEXT, _FILE: pl.UInt32()}).to_frame(eager=True), *read])
     return (rows if len(files) < 2 else _one_file_a_key(rows, layout, files)).drop(_FILE)
 
 
@@ -342,7 +344,7 @@ def _one_file_a_key(rows: pl.DataFrame, layout: _Layout, files: list[_File]) -> 
         one = bad.join(bad.head(1), on=layout.key, how="semi", nulls_equal=True)
         names = " and ".join(file.path.name for at, file in enumerate(files) if at in one[_FILE])
         what = f"one row for each {', '.join(layout.key)} in all files together"
-        found = f"{first_rows(one.drop(_FILE))} ({bad.select(layout.key).n_unique()} such keys)"
+        found = f"{first_rows(one.drop(_ORIGIN, _FILE))} ({bad.select(layout.key).n_unique()} such keys)"
         raise InputError(expected(what, found=found, where=f"{files[0].path.parent}: {names}", do="keep it in one of them"))
     return rows.filter(place == place.min().over(layout.key))
 
@@ -355,7 +357,8 @@ def _rows(file: _File, layout: _Layout, absent: frozenset[str]) -> pl.DataFrame:
         raise _unreadable(file.path, error) from error
     columns = [_typed(rows[ours], layout.columns[ours], rows, where=str(file.path)) for ours in names]
     nulls = [pl.lit(None, dtype).alias(ours) for ours, dtype in layout.columns.items() if ours not in names]
-    return pl.DataFrame(columns).with_columns(nulls).select(list(layout.columns))
+    origin = pl.lit(hashlib.sha256(file.path.read_bytes()).hexdigest()).alias(_ORIGIN)
+    return pl.DataFrame(columns).with_columns(nulls).select(*layout.columns, origin)
 
 
 def _typed(column: pl.Series, dtype: pl.DataType, rows: pl.DataFrame, *, where: str) -> pl.Series:
@@ -389,31 +392,33 @@ def _bar_faults(calendar: ExchangeCalendar, absent: frozenset[str]) -> dict[str,
 
 def _action_faults(calendar: ExchangeCalendar) -> dict[str, pl.Expr]:
     value = pl.col("value")
+    bare = (value == 0) & (pl.col("kind") != "delisting")
     return {
         f"an ex_date that is a session of {calendar.name}": ~pl.col("ex_date").is_in(calendar.days),
-        f"kind {' or '.join(_KINDS)}": pl.col("kind").is_null() | ~pl.col("kind").is_in(_KINDS),
-        "a value above zero and finite": value.is_null() | (value <= 0) | ~value.is_finite(),
+        f"kind {' or '.join(KINDS)}": pl.col("kind").is_null() | ~pl.col("kind").is_in(KINDS),
+        "a value above zero (of a delisting: or zero) and finite": value.is_null() | ~value.is_finite() | (value < 0) | bare,
+        "value 1 and a new_symbol of a rename": (pl.col("kind") == "rename") & ((value != 1) | pl.col("new_symbol").is_null()),
     }
 
 
 def _refuse(rows: pl.DataFrame, faults: Mapping[str, pl.Expr], *, where: str) -> None:
     for what, broken in faults.items():
         if (bad := rows.filter(broken)).height:
-            found = f"{bad.height} rows without, first {first_rows(bad)}"
+            found = f"{bad.height} rows without, first {first_rows(bad.drop(_ORIGIN))}"
             raise InputError(expected(what, found=found, where=where, do="fix these rows"))
 
 
 def _refuse_duplicates(rows: pl.DataFrame, key: tuple[str, ...], *, where: str) -> None:
     keys = rows.select(key)
     if not is_unique(keys):
-        bad = rows.filter(keys.is_duplicated()).sort(key)
+        bad = rows.filter(keys.is_duplicated()).sort(key).drop(_ORIGIN)
         found = f"{bad.height} rows that share theirs, first {first_rows(bad)}"
         raise InputError(expected(f"one row for each {', '.join(key)}", found=found, where=where, do="keep one row (dividends: their sum)"))
 
 
 def _refuse_empty_columns(rows: pl.DataFrame, *, absent: frozenset[str], where: str) -> None:
     for name in rows.columns:
-        if name not in absent and rows[name].null_count() == rows.height:
+        if name not in {*absent, _ORIGIN} and rows[name].null_count() == rows.height:
             do = 'declare it: [source.files] absent = ["vwap"]' if name == "vwap" else "fill it"
             raise InputError(expected(f"values in column {name}", found="nulls only", where=where, do=do))
 

@@ -10,6 +10,7 @@ of f = (adjusted / raw) on the day before : (adjusted / raw) on the day, the fac
 from __future__ import annotations
 
 import gzip
+import hashlib
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
@@ -52,6 +53,7 @@ class SampleSource:
             publish_delay_minutes=30,
             absent=frozenset({"vwap"}),
             finite=True,
+            origin_digest=_packed_digest(),
         )
 
     def first_session(self) -> date:
@@ -69,11 +71,19 @@ class SampleSource:
         return self._actions.filter(pl.col("ex_date").is_between(first, last))
 
 
+def _packed() -> bytes:
+    return (files("bokeh_sampledata") / "_data" / "stocks.csv.gz").read_bytes()
+
+
+@cache
+def _packed_digest() -> str:
+    return hashlib.sha256(_packed()).hexdigest()
+
+
 @cache
 def embedded_bars() -> pl.DataFrame:
     """session, symbol, open, high, low, close, volume, vwap (null), adj_close as published; sorted by session and symbol."""
-    packed = (files("bokeh_sampledata") / "_data" / "stocks.csv.gz").read_bytes()
-    rows = pl.read_csv(gzip.decompress(packed), schema_overrides={"Date": pl.Date, "Volume": pl.Float64})
+    rows = pl.read_csv(gzip.decompress(_packed()), schema_overrides={"Date": pl.Date, "Volume": pl.Float64})
     bars = rows.select(pl.col(list(_NAMES)).name.map(_NAMES.__getitem__), vwap=pl.lit(None, pl.Float64), adj_close=pl.col("Adj Close"))
     return bars.sort("session", "symbol")
 

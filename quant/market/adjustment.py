@@ -5,7 +5,9 @@ prices. With S the split ratio (new shares per old), D the dividend (USD per sha
 
 - split: S, in both indices;
 - dividend, EX_DATE_CLOSE (Alpha Vantage, Quandl WIKI): (C + D) / C, C the first accepted close on or after the ex_date;
-- dividend, PREVIOUS_CLOSE (Yahoo, LEAN, CRSP style): C / (C - D), C the last accepted close before the ex_date.
+- dividend, PREVIOUS_CLOSE (Yahoo, LEAN, CRSP style): C / (C - D), C the last accepted close before the ex_date;
+- spinoff: as a dividend of its value a share; with a dividend of the same date, as one of their sum;
+- rename, delisting: nothing. Their rows come here under the name of the security (quant.market.securities).
 
 Share basis: where a split goes ex on the same date, D counts per new share under EX_DATE_CLOSE (the split applies first) and per old share
 under PREVIOUS_CLOSE (the dividend applies first). Where the day has no accepted close and splits lie between it and the session that C
@@ -27,6 +29,7 @@ from quant.tables import TABLES
 if TYPE_CHECKING:
     from datetime import date
 
+KINDS = ("split", "dividend", "spinoff", "rename", "delisting")
 _CLOSE = ("session", "symbol", "close")
 _PRICES = ("open", "high", "low", "close", "vwap")
 
@@ -38,10 +41,11 @@ def adjustment_indices(closes: pl.DataFrame, actions: pl.DataFrame, convention: 
     ex_dates; more do no harm. An action on or before the symbol's first row moves nothing, and a dividend without its close not yet.
     InputError for an action of unknown kind and for a dividend that is not below the previous close.
     """
-    if (unknown := actions.filter(~pl.col("kind").is_in(("split", "dividend")))).height:
-        raise InputError(expected("kind split or dividend", found=first_rows(unknown), where="corporate_actions", do="correct the action"))
+    if (unknown := actions.filter(~pl.col("kind").is_in(KINDS))).height:
+        shown = first_rows(unknown.select("symbol", "ex_date", "kind", "value"))
+        raise InputError(expected(f"kind {' or '.join(KINDS)}", found=shown, where="corporate_actions", do="correct the action"))
     first = closes.group_by("symbol").agg(first_session=pl.col("session").min())
-    due = actions.join(first, on="symbol").filter(pl.col("ex_date") > pl.col("first_session"))
+    due = _priced(actions).join(first, on="symbol").filter(pl.col("ex_date") > pl.col("first_session"))
     split_first = convention is AdjustmentConvention.EX_DATE_CLOSE
     ordered = due.sort("symbol", "ex_date", "kind", descending=[False, False, split_first])  # "split" > "dividend"
     split = pl.when(pl.col("kind") == "split").then("value").otherwise(1.0)
@@ -49,6 +53,16 @@ def adjustment_indices(closes: pl.DataFrame, actions: pl.DataFrame, convention: 
     steps = _with_steps(_with_closes(based, closes, convention), convention)
     indices = steps.select("symbol", "ex_date", "split_index", total_index=pl.col("step").cum_prod().over("symbol"))
     return indices.unique(subset=["symbol", "ex_date"], keep="last", maintain_order=True)
+
+
+def _priced(actions: pl.DataFrame) -> pl.DataFrame:
+    """symbol, ex_date, kind (split | dividend), value of the actions that move the price; spinoffs and dividends of a date are one."""
+    priced = actions.select("symbol", "ex_date", pl.col("kind").replace("spinoff", "dividend"), "value").filter(
+        pl.col("kind").is_in(("split", "dividend"))
+    )
+    splits, cash = (priced.filter(pl.col("kind") == kind) for kind in ("split", "dividend"))
+    paid = cash.group_by("symbol", "ex_date", "kind", maintain_order=True).agg(pl.col("value").sort().sum())
+    return pl.concat([splits, paid])
 
 
 def _with_closes(actions: pl.DataFrame, closes: pl.DataFrame, convention: AdjustmentConvention) -> pl.DataFrame:

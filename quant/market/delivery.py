@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from quant.market.as_of import ACTION_KEY, BAR_KEY, newest
 from quant.tables import TABLES, UTC_INSTANT
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from quant.calendar import ExchangeCalendar
     from quant.ports import SourceFacts
 
-_BAR_KEY = ("session", "symbol", "source")
-_ACTION_KEY = ("ex_date", "symbol", "kind", "source")
+PROVENANCE = ("origin_digest",)
+"""Columns that say where a row was read from. No content: a file written again with the same rows revises nothing."""
+OPTIONAL = {"raw_bars": (), "corporate_actions": ("new_symbol",)}
+"""Columns that a source may leave out; where they are null a row's digest is the one it has without them."""
 _LONGEST_CLOSURE = timedelta(days=14)
 
 
@@ -34,15 +37,16 @@ def raw_bar_rows(
     known: pl.DataFrame | None = None,
     decided_through: date | None = None,
 ) -> pl.DataFrame:
-    """Rows of raw_bars for what ``BarSource.bars`` delivered, sorted by key. Content already ``known`` is left out; two different rows
-    delivered under one key both stay (the gate's first rule is to see them), two equal ones are one.
+    """Rows of raw_bars for what ``BarSource.bars`` delivered, sorted by key. Keys whose newest version ``known`` is what was delivered are
+    left out; two different rows delivered under one key both stay (the gate's first rule is to see them), two equal ones are one.
 
     known_at is received_at, observed: if it came before the open of the session after its own (live), if its key is ``known`` (columns
-    session, symbol, source, digest) with other content (a revision), or if its session is not after ``decided_through`` (a late addition to
-    a past that decisions were made on). Else, in a history load, it is the session's expected publish time and assumed.
+    session, symbol, source, known_at, digest) with other content (a revision: all that was delivered under the key is a new version, one
+    that went back to older content too), or if its session is not after ``decided_through`` (a late addition to a past that decisions were
+    made on). Else, in a history load, it is the session's expected publish time and assumed.
     """
     return _delivered(
-        bars, "raw_bars", _BAR_KEY, {day: day for day in bars["session"].unique()}, calendar, facts, received_at, known, decided_through
+        bars, "raw_bars", BAR_KEY, {day: day for day in bars["session"].unique()}, calendar, facts, received_at, known, decided_through
     )
 
 
@@ -57,10 +61,10 @@ def action_rows(
 ) -> pl.DataFrame:
     """Rows of corporate_actions for what ``BarSource.actions`` delivered; as raw_bar_rows with the session before the ex_date in the place
     of the row's session: live until the ex_date opens, else assumed known when that session was published, and late if that session was
-    decided without it. ``known`` has the columns ex_date, symbol, kind, source, digest.
+    decided without it. ``known`` has the columns ex_date, symbol, kind, source, known_at, digest.
     """
     eves = {day: _previous(calendar, day) for day in actions["ex_date"].unique()}
-    return _delivered(actions, "corporate_actions", _ACTION_KEY, eves, calendar, facts, received_at, known, decided_through)
+    return _delivered(actions, "corporate_actions", ACTION_KEY, eves, calendar, facts, received_at, known, decided_through)
 
 
 def _delivered(
@@ -76,15 +80,19 @@ def _delivered(
 ) -> pl.DataFrame:
     """``sessions``: day of a row -> the session at whose publish time it is expected; it is live until the next one opens."""
     columns, day = list(TABLES[table].columns), TABLES[table].clock
-    content = rows.select(name for name in columns if name in rows.columns)
-    stamped = content.with_columns(digests(content, source=facts.name), source=pl.lit(facts.name))
+    content = rows.select(name for name in columns if name in rows.columns and name not in PROVENANCE)
+    marks = [pl.col(name) if name in rows.columns else pl.lit(facts.origin_digest, pl.String).alias(name) for name in PROVENANCE]
+    absent = [pl.lit(None, TABLES[table].schema[name]).alias(name) for name in OPTIONAL[table] if name not in rows.columns]
+    stamped = rows.select(*content.columns, *marks, *absent, _content_digests(content, table, facts.name), source=pl.lit(facts.name))
     past = {at: eve for at, eve in sessions.items() if received_at >= _next_open(calendar, eve)}
     undecided = {at: eve for at, eve in past.items() if decided_through is None or eve > decided_through}
     assumed = {at: calendar.publish_at(eve, facts.publish_delay_minutes) for at, eve in undecided.items()}
     published = pl.col(day).replace_strict(list(assumed), list(assumed.values()), default=None, return_dtype=UTC_INSTANT)
-    expected_at = pl.when(~pl.col("revision")).then(published)
+    expected_at = pl.when(pl.col("replaces").is_null()).then(published)
+    # A clock that was set back must not hide a revision behind the version that it replaces.
+    arrived = pl.max_horizontal(pl.lit(received_at, UTC_INSTANT), pl.col("replaces") + pl.duration(microseconds=1))
     clocked = _news(stamped, key, known).with_columns(
-        known_at=expected_at.fill_null(pl.lit(received_at, UTC_INSTANT)),
+        known_at=expected_at.fill_null(arrived),
         received_at=pl.lit(received_at, UTC_INSTANT),
         known_at_assumed=expected_at.is_not_null(),
     )
@@ -92,12 +100,15 @@ def _delivered(
 
 
 def _news(stamped: pl.DataFrame, key: tuple[str, ...], known: pl.DataFrame | None) -> pl.DataFrame:
-    """The rows whose content is new, with ``revision``: whether other content is known under their key."""
+    """The rows of each key whose newest known version is not what is delivered now, with ``replaces``: its known_at, or null."""
     if known is None or known.is_empty():
-        return stamped.with_columns(revision=pl.lit(value=False))
-    seen = known.select(key).unique().with_columns(revision=pl.lit(value=True))
-    fresh = stamped.join(known, on=[*key, "digest"], how="anti")
-    return fresh.join(seen, on=key, how="left").with_columns(pl.col("revision").fill_null(value=False))
+        return stamped.with_columns(replaces=pl.lit(None, UTC_INSTANT))
+    held = newest(known.select(*key, "known_at", "digest"), key)
+    came = stamped.join(held, on=[*key, "digest"], how="anti")
+    went = held.join(stamped, on=[*key, "digest"], how="anti").join(stamped, on=key, how="semi")
+    changed = pl.concat([came.select(key), went.select(key)]).unique()
+    replaced = held.join(changed, on=key, how="semi").select(*key, replaces="known_at").unique()
+    return stamped.join(changed, on=key, how="semi").join(replaced, on=key, how="left")
 
 
 def _next_open(calendar: ExchangeCalendar, day: date) -> datetime:
@@ -110,6 +121,15 @@ def _previous(calendar: ExchangeCalendar, day: date) -> date:
     """The last session before ``day``, a session or not; before the calendar's start, the day before."""
     eve = day - timedelta(days=1)
     return next(reversed(calendar.sessions(day - _LONGEST_CLOSURE, eve)), eve)
+
+
+def _content_digests(content: pl.DataFrame, table: str, source: str) -> pl.Series:
+    optional = [name for name in OPTIONAL[table] if name in content.columns]
+    plain = digests(content.drop(optional), source=source)
+    given = content.select(pl.any_horizontal(pl.lit(value=False), *(pl.col(name).is_not_null() for name in optional))).to_series()
+    if not given.any():
+        return plain
+    return pl.select(pl.when(given).then(digests(content, source=source)).otherwise(plain).alias("digest")).to_series()
 
 
 def digests(content: pl.DataFrame, *, source: str) -> pl.Series:

@@ -14,6 +14,7 @@ import polars as pl
 import quant.quality.rules
 from quant.market.contracts import checked
 from quant.quality.moves import jumps, moves
+from quant.quality.release import RELEASES, as_warnings, in_force
 from quant.quality.rule import SEEN, WHOLE_SESSION, Beside, GateSettings, GateView, Rule, Severity
 from quant.tables import TABLES
 
@@ -57,13 +58,17 @@ def gate(
     absent: frozenset[str],
     last_closed_session: date,
     beside: Beside | None = None,
+    ended: pl.DataFrame | None = None,
+    releases: pl.DataFrame | None = None,
 ) -> GateResult:
     """Judge ``rows`` of raw_bars (as of an instant) of the days first..last. A range gives the rows that its parts give, if days between
     sessions go with the session after them: judge D from the day after the session before D. No verdict depends on a later session.
 
     ``context`` has the SEEN columns of the bars received in the ``settings.earlier_sessions`` sessions before ``first``; more do no harm.
-    ``beside`` is what else was known at the instant. Symbol-sessions with a blocking finding and whole sessions with a stopping one are
-    quarantined, the rest accepted. ContractError if ``rows`` has not the columns and types of raw_bars.
+    ``beside`` is what else was known at the instant. ``ended`` (symbol, ex_date) are renames and delistings: from then on the symbol is not
+    expected for having been there before. ``releases`` (quant.quality.release) makes what is found on a row a warning; of duplicates the
+    released one is accepted. Symbol-sessions with a blocking finding and whole sessions with a stopping one are quarantined, the rest
+    accepted. ContractError if ``rows`` has not the columns and types of raw_bars.
     """
     known = beside or Beside()
     judged = checked(rows, TABLES["raw_bars"]).filter(pl.col("session").is_between(first, last)).sort(*_KEY, "digest")
@@ -84,14 +89,17 @@ def gate(
         calendar=calendar,
         absent=absent,
         settings=settings,
+        ended=pl.DataFrame(schema={"symbol": pl.String, "ex_date": pl.Date}) if ended is None else ended.select("symbol", "ex_date"),
     )
-    row_findings = _found(view, over_findings=False)
+    released = in_force(RELEASES.to_frame() if releases is None else releases, judged)
+    on_rows = _found(view, over_findings=False)
     telling = [rule.id for rule in rules() if rule.tells_of_feed]
-    flagged = row_findings.filter((pl.col("severity") == Severity.BLOCK) | pl.col("rule").is_in(telling)).select(_KEY).unique()
-    findings = pl.concat([row_findings, _found(replace(view, flagged=flagged), over_findings=True)]).sort(*_KEY, "rule")
-    marked = _marked(judged, findings)
+    of_feed = on_rows.filter((pl.col("severity") == Severity.BLOCK) | pl.col("rule").is_in(telling))
+    flagged = of_feed.join(released, on=_KEY, how="anti").select(_KEY).unique()
+    found = pl.concat([on_rows, _found(replace(view, flagged=flagged), over_findings=True)]).sort(*_KEY, "rule")
+    marked = _marked(judged, found, released)
     return GateResult(
-        findings=findings,
+        findings=as_warnings(found, released),
         accepted=marked.filter(pl.col("rules") == "").select(list(TABLES["accepted_bars"].columns)),
         quarantined=_quarantined(marked.filter(pl.col("rules") != "")),
     )
@@ -115,15 +123,20 @@ def _attributed(found: pl.DataFrame, rule: Rule) -> pl.DataFrame:
     return found.with_columns(rule=pl.lit(rule.id), severity=severity)
 
 
-def _marked(rows: pl.DataFrame, findings: pl.DataFrame) -> pl.DataFrame:
-    """``rows`` with ``rules``: the blocking and stopping rules that fired on them, comma separated; empty for an accepted row."""
-    fired = findings.filter(pl.col("severity") != Severity.WARN)
-    on_session = fired.filter(pl.col("symbol") == WHOLE_SESSION).group_by("session").agg(session_rules=pl.col("rule").sort().str.join(","))
+def _marked(rows: pl.DataFrame, found: pl.DataFrame, released: pl.DataFrame) -> pl.DataFrame:
+    """``rows`` with ``rules``: the blocking and stopping rules that fired on them, comma separated; empty for an accepted row. Of several
+    rows of a key the released one alone is let through.
+    """
+    fired = found.filter(pl.col("severity") != Severity.WARN)
+    stopped = fired.filter(pl.col("symbol") == WHOLE_SESSION).join(released, on=_KEY, how="anti")
+    on_session = stopped.group_by("session").agg(session_rules=pl.col("rule").sort().str.join(","))
     on_symbol = fired.filter(pl.col("symbol") != WHOLE_SESSION).group_by(_KEY).agg(symbol_rules=pl.col("rule").sort().str.join(","))
     both = rows.join(on_symbol, on=_KEY, how="left", maintain_order="left").join(
         on_session, on="session", how="left", maintain_order="left"
     )
-    return both.with_columns(rules=pl.concat_str("symbol_rules", "session_rules", separator=",", ignore_nulls=True))
+    let = pl.col("digest").is_in(released["digest"].drop_nulls().implode())
+    of_row = pl.when(~let).then("symbol_rules")
+    return both.with_columns(rules=pl.concat_str(of_row, "session_rules", separator=",", ignore_nulls=True))
 
 
 def _quarantined(marked: pl.DataFrame) -> pl.DataFrame:

@@ -70,8 +70,8 @@ def moves(
     - before_session, before_open to before_volume, before_level: the sound bar before; null if it is more than ``volume_sessions`` old;
     - unchanged: it has the close of each of the ``unchanged_sessions`` - 1 sessions before;
     - split_index, level: the product of the splits up to the session, and close x split_index;
-    - split, dividend: new shares per old, and USD, of the actions that went ex since. Both conventions of quant.market.adjustment are the
-      same for a jump of 30 %, so a dividend counts per old share;
+    - split, dividend: new shares per old, and USD (of a spin-off: its value), of the actions that went ex since. Both conventions of
+      quant.market.adjustment are the same for a jump of 30 %, so a dividend counts per old share;
     - ratio, open_ratio: close and open on the share basis of the bar before, dividend added, over its close;
     - volume_ratio: volume over the median of the ``volume_sessions`` sessions before, splits allowed for; null with fewer than 5 of them;
     - usual_volume: that median, on the bar's own share basis;
@@ -131,7 +131,7 @@ def _with_indices(bars: pl.DataFrame, actions: pl.DataFrame) -> pl.DataFrame:
     the share basis of before the first split; level: close on it.
     """
     split = pl.when(pl.col("kind") == "split").then("value").otherwise(1.0)
-    dividend = pl.when(pl.col("kind") == "dividend").then("value").otherwise(0.0)
+    dividend = pl.when(pl.col("kind").is_in(("dividend", "spinoff"))).then("value").otherwise(0.0)
     indices = (
         actions.sort("symbol", "ex_date", "kind")
         .with_columns(split_index=split.cum_prod().over("symbol"), paid=dividend.cum_sum().over("symbol"))
@@ -148,8 +148,8 @@ def jumps(moved: pl.DataFrame, released: pl.DataFrame, settings: GateSettings) -
     """The rows of ``moves`` that need a word, sorted by symbol and session.
 
     A mix-up of units and a missed split of 2:1 and more stand until the price is back, the split is recorded or the row is ``released``
-    (session, symbol): of the rows of the next ``hold_sessions``, those nearer to the new price than to the old one are held, with the kind
-    of the jump. To the columns of moves come
+    (quant.quality.rule.Beside): of the rows of the next ``hold_sessions``, those nearer to the new price than to the old one are held, with
+    the kind of the jump. To the columns of moves come
 
     - kind: a Kind;
     - like: the split a jump is like ("2:1"), or null; other: the symbol swapped with, or null;
@@ -179,21 +179,28 @@ def jumps(moved: pl.DataFrame, released: pl.DataFrame, settings: GateSettings) -
     fresh = told.with_columns(kind=kind, from_session="before_session", from_close="before_close", times="ratio").filter(
         pl.col("kind").is_not_null()
     )
-    held = _held(moved, fresh.join(released, on=list(_KEY), how="anti"), settings)
+    held = _held(moved, fresh, released, settings)
     columns = [*moved.columns, "kind", "like", "other", "from_session", "from_close", "times"]
     return pl.concat([fresh.join(held, on=list(_KEY), how="anti").select(columns), held.select(columns)]).sort(_KEY)
 
 
-def _held(moved: pl.DataFrame, doubted: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
-    """The rows after a doubted mix-up or missed split that are still on its side, with the columns of a jump; of several the newest."""
+def _held(moved: pl.DataFrame, fresh: pl.DataFrame, released: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:
+    """The rows after a mix-up or a missed split that are still on its side, with the columns of a jump; of several jumps the newest.
+
+    A ``released`` jump holds what was decided before the release, and no more: who decided without these rows never sees them.
+    """
     large_split = (pl.col("kind") == Kind.SPLIT_LIKE) & (pl.col("move").abs() > log(_HELD_SPLIT))
-    starts = doubted.filter((pl.col("kind") == Kind.MIX_UP) | large_split).select(
-        "symbol", "kind", "like", "other", "from_session", "from_close", at="number", jump="move", left="before_level"
+    starts = fresh.filter((pl.col("kind") == Kind.MIX_UP) | large_split).select(
+        "symbol", "kind", "like", "other", "from_session", "from_close", at="number", jumped="session", jump="move", left="before_level"
     )
     since, times = pl.col("number") - pl.col("at"), pl.col("level") / pl.col("left")
     after = moved.join(starts, on="symbol").filter(since.is_between(1, settings.hold_sessions)).with_columns(times=times)
     still = after.filter(times.log() / pl.col("jump") > 0.5)
-    return still.sort(*_KEY, "at").unique(list(_KEY), keep="last", maintain_order=True)
+    believed = still.join(released.rename({"session": "jumped"}), on=["symbol", "jumped"]).filter(
+        pl.col("decided_through").is_null() | (pl.col("session") > pl.col("decided_through"))
+    )
+    doubted = still.join(believed, on=[*_KEY, "at"], how="anti")
+    return doubted.sort(*_KEY, "at").unique(list(_KEY), keep="last", maintain_order=True)
 
 
 def _with_returns(found: pl.DataFrame, settings: GateSettings) -> pl.DataFrame:

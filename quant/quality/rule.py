@@ -85,13 +85,14 @@ class Beside:
     """What is known besides the bars; what is not known is empty, and rules about it find nothing. ``actions``: corporate_actions known at
     the instant. ``peer_closes``: session, symbol, close of another source. ``adjusted_closes``: session, symbol, adj_close as the source
     publishes it (whatever day it is seen from: only its returns count). ``listings``: symbol, listed, delisted (null: not yet), the last
-    session. ``released``: session, symbol of rows that somebody let out of quarantine: a jump there holds none of the sessions after it.
+    session. ``released``: session, symbol, decided_through of the rows seen that somebody let out of quarantine: a jump there holds no
+    session after decided_through (null: none at all).
     """
 
     actions: pl.DataFrame = field(default_factory=TABLES["corporate_actions"].empty)
     peer_closes: pl.DataFrame = field(default_factory=_none(close=pl.Float64))
     adjusted_closes: pl.DataFrame = field(default_factory=_none(adj_close=pl.Float64))
-    released: pl.DataFrame = field(default_factory=_none())
+    released: pl.DataFrame = field(default_factory=_none(decided_through=pl.Date))
     listings: pl.DataFrame = field(default_factory=pl.Schema({"symbol": pl.String, "listed": pl.Date, "delisted": pl.Date}).to_frame)
 
 
@@ -99,8 +100,8 @@ class Beside:
 class GateView:
     """What rules see. ``rows``: raw_bars as of an instant with sessions in first..last. ``earlier``: SEEN of each bar received, whatever
     its faults, of the ``earlier_sessions`` sessions before ``first``. ``moves`` and ``jumps``: see quant.quality.moves. ``absent``: columns
-    that the source never has. ``flagged``: session, symbol of the row rules' blocking findings and of those that tell of the feed; empty
-    while these run.
+    that the source never has. ``flagged``: session, symbol of the row rules' blocking findings and of those that tell of the feed, but for
+    released rows; empty while these run. ``ended``: symbol, ex_date of the renames and delistings that are known.
     """
 
     rows: pl.DataFrame
@@ -115,6 +116,7 @@ class GateView:
     calendar: ExchangeCalendar
     absent: frozenset[str]
     settings: GateSettings
+    ended: pl.DataFrame
 
     def sessions(self) -> list[date]:
         """The closed sessions from first to last."""

@@ -10,13 +10,14 @@ from math import prod
 import polars as pl
 
 from quant.calendar import ExchangeCalendar
+from quant.market.securities import as_traded
 
 LIQUIDITY_SESSIONS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorporateAction:
-    """One action of one symbol: kind 'split' (value: new shares per old) or 'dividend' (value: USD per share)."""
+    """One action of one symbol; kind and value as in table corporate_actions."""
 
     symbol: str
     ex_date: date
@@ -87,11 +88,12 @@ def session_markets(
     """One SessionMarket for each of ``sessions``, in order.
 
     ``adjusted``: rows of adjusted_bars, from at least 20 sessions before the first one on. ``actions``: the newest known version of each
-    corporate action (ex_date, symbol, kind, value, known_at). ``known_by`` gives a session's decision instant: an action that becomes
+    corporate action (ex_date, symbol, kind, value, known_at). Rows of one security (quant.market.securities) share their window, and
+    a session has the symbols that traded in it. ``known_by`` gives a session's decision instant: an action that becomes
     known after it is not upcoming.
     """
     wanted = ["session", "symbol", "open", "close", "median_volume", "prior_median_volume"]
-    table = liquidity(adjusted, calendar).filter(pl.col("session").is_in(sessions)).select(wanted)
+    table = as_traded(liquidity(adjusted, calendar).filter(pl.col("session").is_in(sessions)), adjusted).select(wanted)
     by_session = {key[0]: part for key, part in table.partition_by("session", as_dict=True).items()}
     ex: dict[date, list[CorporateAction]] = {}
     for action in corporate_actions(actions):

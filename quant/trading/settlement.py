@@ -76,7 +76,8 @@ def corporate_action_entries(book: str, state: BookState, market: SessionMarket,
     """Splits (fractions paid in cash at the open, else at the last mark) and dividends on what was held at the previous close.
 
     A dividend that shares its date with a split is per new share under EX_DATE_CLOSE and per old share under PREVIOUS_CLOSE, as in the
-    adjustment of prices. Shorts pay dividends. No pay date is assumed: cash moves on the ex-date.
+    adjustment of prices. Shorts pay dividends. No pay date is assumed: cash moves on the ex-date. What a spin-off gives is paid in cash at
+    its value. A rename or a delisting books nothing: the holding has no price from then on, so it is frozen at its last one.
     """
     entries: list[Entry] = []
     for symbol, holding in state.holdings.items():
@@ -85,13 +86,11 @@ def corporate_action_entries(book: str, state: BookState, market: SessionMarket,
         if ratio != 1:
             entries += _split_entries(book, market, symbol, change=whole - holding.quantity, fraction=fraction, state=state)
         entitled = whole + fraction if convention is AdjustmentConvention.EX_DATE_CLOSE else holding.quantity
-        for number, action in enumerate(a for a in market.actions if a.symbol == symbol and a.kind == "dividend"):
-            amount = cents(entitled * Decimal(repr(action.value)))
-            key = f"dividend|{symbol}|{number}"
-            postings = transfer(Account.DIVIDENDS, Account.CASH, amount)
-            entries.append(
-                Entry(book=book, session=market.session, key=_key(market, key), kind=EntryKind.DIVIDEND, symbol=symbol, postings=postings)
-            )
+        for kind in ("dividend", "spinoff"):
+            for number, action in enumerate(a for a in market.actions if a.symbol == symbol and a.kind == kind):
+                key = _key(market, f"{kind}|{symbol}|{number}")
+                postings = transfer(Account.DIVIDENDS, Account.CASH, cents(entitled * Decimal(repr(action.value))))
+                entries.append(Entry(book=book, session=market.session, key=key, kind=EntryKind.DIVIDEND, symbol=symbol, postings=postings))
     return entries
 
 

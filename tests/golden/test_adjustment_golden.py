@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from adapters.sources.sample import SampleSource, embedded_bars
+from benchmarks.adjustment import worst_errors as rebuilt_errors
 from quant.market.adjustment import adjusted_bars, seen_from
 from quant.ports import AdjustmentConvention
 
@@ -20,16 +21,8 @@ EX_DATE, PREVIOUS = AdjustmentConvention.EX_DATE_CLOSE, AdjustmentConvention.PRE
 
 
 def worst_errors(published: pl.DataFrame, actions: pl.DataFrame, convention: AdjustmentConvention) -> dict[str, float]:
-    """Symbol -> largest relative error of the rebuilt adj_close. ``published``: bars and adj_close; its last row of a symbol anchors the
-    series, because the vendor knew later events."""
-    bars = published.with_columns(pl.col("volume").cast(pl.Float64), vwap=pl.lit(None, pl.Float64))
-    accepted = bars.select("session", "symbol", "open", "high", "low", "close", "volume", "vwap")
-    rebuilt = seen_from(adjusted_bars(accepted, actions, convention), EVER[1]).select("session", "symbol", rebuilt="close")
-    anchor = (pl.col("adj_close") / pl.col("close")).last().over("symbol", order_by="session")
-    error = (pl.col("rebuilt") * anchor / pl.col("adj_close") - 1).abs().max()
-    return dict(
-        bars.join(rebuilt, on=["session", "symbol"]).with_columns(error.over("symbol").alias("e")).select("symbol", "e").unique().rows()
-    )
+    """Symbol -> largest relative error of the rebuilt adj_close. ``published``: bars and adj_close."""
+    return dict(rebuilt_errors(published, actions, published, convention).select("symbol", "error").iter_rows())
 
 
 def of_folder(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +16,8 @@ from adapters.lake import open_lake
 from adapters.lake.delta import frame_digest
 from adapters.lake.warehouse import DuckDBWarehouse
 from quant.errors import ContractError, InputError
+from quant.market.adjustment import seen_from
+from quant.market.as_of import bars_as_of
 from quant.ports import Lake, Warehouse
 from quant.tables import TABLES
 
@@ -100,9 +102,89 @@ def test_appending_the_same_delivery_twice_is_appending_it_once(tmp_path: Path):
     rows = pl.DataFrame([row | {"received_at": AT, "known_at_assumed": True, "digest": "1"}], schema=TABLES["corporate_actions"].schema)
     assert lake.append_new("corporate_actions", rows) == 1
     assert lake.append_new("corporate_actions", rows.with_columns(received_at=pl.lit(AT.replace(hour=23)))) == 0
-    assert lake.append_new("corporate_actions", rows.with_columns(value=pl.lit(3.0), digest=pl.lit("2"))) == 1
+    changed = rows.with_columns(value=pl.lit(3.0), digest=pl.lit("2"), known_at=pl.lit(AT + timedelta(hours=1)))
+    assert lake.append_new("corporate_actions", changed) == 1
+    back = rows.with_columns(known_at=pl.lit(AT + timedelta(hours=2)))
+    assert lake.append_new("corporate_actions", back) == 1  # back to what it was: a third version
+    assert lake.read("corporate_actions")["value"].to_list() == [2.0, 3.0, 2.0]
     with pytest.raises(InputError, match="append_new"):
         lake.replace("corporate_actions", rows, first=D2, last=D2)
+
+
+def test_a_table_of_rows_as_received_that_is_older_than_a_column_reads_and_grows_with_it(tmp_path: Path):
+    import duckdb
+
+    table = TABLES["corporate_actions"]
+    row = {"ex_date": D2, "symbol": "A", "kind": "split", "value": 2.0, "pay_date": None, "source": "s", "known_at": AT}
+    rows = pl.DataFrame([row | {"received_at": AT, "known_at_assumed": True, "digest": "1"}], schema=table.schema)
+    older = rows.drop("origin_digest").with_columns(year=pl.lit("2013"))
+    write_deltalake(str(tmp_path / "lake" / "corporate_actions"), older, partition_by=["year"])
+    lake = open_lake(tmp_path)
+    assert lake.read("corporate_actions").equals(rows)
+    DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
+    lake.append_new("corporate_actions", rows.with_columns(known_at=pl.lit(AT + timedelta(hours=1)), origin_digest=pl.lit("f")))
+    assert lake.read("corporate_actions")["origin_digest"].to_list() == [None, "f"]
+    DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reader:
+        assert reader.execute("SELECT origin_digest FROM corporate_actions ORDER BY known_at").fetchall() == [(None,), ("f",)]
+
+
+def known_bars(*versions: tuple[date, float, datetime]) -> pl.DataFrame:
+    """raw_bars of one symbol: session, price, known_at."""
+    rows = [
+        {
+            "session": day,
+            "symbol": "A",
+            "source": "s",
+            **dict.fromkeys(("open", "high", "low", "close"), price),
+            "volume": 100.0,
+            "vwap": None,
+        }
+        | {"known_at": at, "received_at": at, "known_at_assumed": False, "digest": str(price), "origin_digest": None}
+        for day, price, at in versions
+    ]
+    return pl.DataFrame(rows, schema=TABLES["raw_bars"].schema)
+
+
+def test_the_warehouse_answers_what_was_known_at_an_instant_and_a_later_revision_changes_no_byte_of_it(tmp_path: Path):
+    import duckdb
+
+    lake, path = open_lake(tmp_path), tmp_path / "w.duckdb"
+
+    def as_of(instant: str) -> str:
+        DuckDBWarehouse(lake, path).publish({"profile": "test"})
+        with duckdb.connect(str(path), read_only=True) as reader:
+            reader.execute("SET TimeZone = 'UTC'")
+            rows = reader.sql(f"FROM bars_as_of('{instant}')").to_arrow_table()
+        table = TABLES["raw_bars"]
+        return frame_digest(pl.DataFrame(rows).cast(dict(table.schema)), table)  # type: ignore[arg-type]
+
+    later = AT + timedelta(hours=1)
+    first = known_bars((D2, 10.0, AT), (D3, 11.0, AT))
+    lake.append_new("raw_bars", first)
+    then = as_of("2013-01-03 22:00")
+    assert then == frame_digest(first, TABLES["raw_bars"])
+    lake.append_new("raw_bars", known_bars((D2, 10.5, later)))
+    lake.append_new("raw_bars", known_bars((D2, 10.0, later + timedelta(hours=1))))
+    assert as_of("2013-01-03 22:00") == then
+    assert as_of("2013-01-03 17:00-05:00") == then
+    for instant in (later, later + timedelta(hours=1)):
+        assert as_of(str(instant)) == frame_digest(bars_as_of(lake.read("raw_bars"), instant), TABLES["raw_bars"]) != then
+
+
+def test_the_warehouse_adjusts_as_seen_from_a_session(tmp_path: Path):
+    import duckdb
+
+    lake, path = open_lake(tmp_path), tmp_path / "w.duckdb"
+    indices = pl.DataFrame({"session": [D1, D2, D3], "split_index": [1.0, 2.0, 2.0], "total_index": [1.0, 2.0, 2.5]})
+    bars = known_bars(*((day, price, AT) for day, price in ((D1, 10.0), (D2, 5.0), (D3, 4.0)))).join(indices, on="session")
+    rows = bars.select(TABLES["adjusted_bars"].schema.names())
+    lake.replace("adjusted_bars", rows, first=D1, last=D3)
+    DuckDBWarehouse(lake, path).publish({"profile": "test"})
+    with duckdb.connect(str(path), read_only=True) as reader:
+        for session in (D1, D2, D3):
+            seen = reader.execute(f"FROM adjusted_as_of('{session}') ORDER BY session").fetchall()
+            assert seen == seen_from(rows, session).rows()
 
 
 @given(st.permutations([(D1, "A", 1.0), (D1, "B", 2.0), (D2, "A", -0.5), (D3, "A", 0.0)]))

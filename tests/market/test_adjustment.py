@@ -134,8 +134,24 @@ def test_a_dividend_that_eats_the_price_is_refused_by_the_close_before():
 
 
 def test_an_action_of_unknown_kind_is_refused():
-    with pytest.raises(InputError, match=r"expected kind split or dividend in corporate_actions, found .*kind=rename"):
-        indices({0: 10.0, 1: 1.0}, EX_DATE, (1, "rename", 1.0))
+    with pytest.raises(InputError, match=r"expected kind split or dividend or .* in corporate_actions, found .*kind=merger"):
+        indices({0: 10.0, 1: 1.0}, EX_DATE, (1, "merger", 1.0))
+
+
+@pytest.mark.parametrize("convention", AdjustmentConvention)
+def test_a_spin_off_moves_prices_as_a_dividend_of_its_value(convention: AdjustmentConvention):
+    closes = {0: 100.0, 1: 80.0, 2: 81.0}
+    assert indices(closes, convention, (1, "spinoff", 20.0)) == indices(closes, convention, (1, "dividend", 20.0))
+
+
+@pytest.mark.parametrize(("convention", "step"), [(EX_DATE, (70 + 5 + 25) / 70), (PREVIOUS, 100 / (100 - 5 - 25))])
+def test_a_spin_off_and_a_dividend_of_one_date_are_one_payment(convention: AdjustmentConvention, step: float):
+    both = indices({0: 100.0, 1: 70.0}, convention, (1, "dividend", 5.0), (1, "spinoff", 25.0))
+    assert both == [(1.0, 1.0), (1.0, pytest.approx(step, rel=1e-15))]
+
+
+def test_a_rename_and_a_delisting_move_no_price():
+    assert indices({0: 10.0, 1: 11.0}, EX_DATE, (1, "rename", 1.0), (1, "delisting", 11.0)) == [(1.0, 1.0), (1.0, 1.0)]
 
 
 def test_seen_from_a_session_its_own_row_is_raw_and_later_ones_are_not_there():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -192,12 +193,61 @@ def test_the_batch_a_row_comes_in_does_not_change_it(rows: list[tuple[date, str,
     assert_frame_equal(parts.unique().sort(whole.columns), whole.sort(whole.columns), check_exact=True)
 
 
-@given(first=some_bars, second=some_bars)
-def test_delivering_again_what_is_known_adds_nothing(
-    first: list[tuple[date, str, float | None]], second: list[tuple[date, str, float | None]]
+@given(deliveries=st.lists(some_bars, max_size=4))
+def test_after_a_delivery_each_key_in_it_holds_what_was_delivered_and_delivering_it_again_adds_nothing(
+    deliveries: list[list[tuple[date, str, float | None]]],
 ):
-    known = delivered(bars(*first), YEARS_LATER)
-    news = delivered(bars(*second), YEARS_LATER.replace(hour=9), known=known)
-    assert delivered(bars(*first, *second), YEARS_LATER.replace(hour=10), known=pl.concat([known, news])).is_empty()
-    assert pl.concat([known, news])["digest"].is_unique().all()
-    assert news.schema["known_at"] == UTC_INSTANT
+    known = TABLES["raw_bars"].empty()
+    for hour, rows in enumerate(deliveries):
+        at = YEARS_LATER.replace(hour=hour)
+        known = pl.concat([known, delivered(bars(*rows), at, known=known)])
+        assert delivered(bars(*rows), at.replace(minute=30), known=known).is_empty()
+        held = bars_as_of(known, at).join(bars(*rows).select("session", "symbol").unique(), on=["session", "symbol"], how="semi")
+        wanted = bars(*rows).unique()
+        assert_frame_equal(held.select(wanted.columns), wanted, check_row_order=False, check_exact=True)
+    assert known.select(TABLES["raw_bars"].key).is_unique().all()
+    assert known.schema["known_at"] == UTC_INSTANT
+
+
+def test_a_row_that_goes_back_to_what_it_was_is_a_third_version():
+    known = delivered(ONE, YEARS_LATER)
+    for hour, close in ((9, 10.5), (10, 10.0)):
+        known = pl.concat([known, delivered(bars((FRIDAY, "A", close)), YEARS_LATER.replace(hour=hour), known=known)])
+    assert known.sort("known_at")["close"].to_list() == [10.0, 10.5, 10.0]
+    seen = [bars_as_of(known, YEARS_LATER.replace(hour=hour))["close"].item() for hour in (0, 9, 10)]
+    assert seen == [10.0, 10.5, 10.0]
+
+
+def test_a_duplicate_that_arrives_later_is_seen_beside_the_row_it_doubles_and_goes_when_it_is_taken_back():
+    known = delivered(ONE, YEARS_LATER)
+    both = delivered(bars((FRIDAY, "A", 10.0), (FRIDAY, "A", 11.0)), YEARS_LATER.replace(hour=9), known=known)
+    known = pl.concat([known, both])
+    assert sorted(bars_as_of(known, YEARS_LATER.replace(hour=9))["close"]) == [10.0, 11.0]
+    known = pl.concat([known, delivered(ONE, YEARS_LATER.replace(hour=10), known=known)])
+    assert bars_as_of(known, YEARS_LATER.replace(hour=10))["close"].to_list() == [10.0]
+
+
+def test_a_revision_is_newer_than_what_it_replaces_though_the_clock_was_set_back():
+    known = delivered(ONE, FRIDAY_EVENING)
+    known = pl.concat([known, delivered(bars((FRIDAY, "A", 10.5)), FRIDAY_EVENING.replace(minute=0), known=known)])
+    assert bars_as_of(known, YEARS_LATER)["close"].to_list() == [10.5]
+    assert delivered(bars((FRIDAY, "A", 10.5)), YEARS_LATER, known=known).is_empty()
+
+
+def test_where_a_row_was_read_from_is_kept_and_a_file_written_again_with_the_same_rows_revises_nothing():
+    known = delivered(ONE.with_columns(origin_digest=pl.lit("f1")), YEARS_LATER)
+    assert known["origin_digest"].to_list() == ["f1"]
+    of_one_file = raw_bar_rows(ONE, facts=replace(FACTS, origin_digest="f"), calendar=XNYS, received_at=YEARS_LATER)
+    assert of_one_file["origin_digest"].to_list() == ["f"]
+    assert known["digest"].equals(delivered(ONE, YEARS_LATER)["digest"])
+    assert delivered(ONE.with_columns(origin_digest=pl.lit("f2")), YEARS_LATER.replace(hour=9), known=known).is_empty()
+
+
+def test_the_symbol_after_a_rename_is_content_and_where_there_is_none_the_digest_is_what_it_was():
+    plain = actions((FRIDAY, "A", "split", 2.0), (FRIDAY, "A", "rename", 1.0))
+    named = plain.with_columns(new_symbol=pl.Series([None, "B"]))
+    before, after = announced(plain, YEARS_LATER), announced(named, YEARS_LATER)
+    same = before["digest"].to_list() == after["digest"].to_list()
+    assert not same
+    assert before.filter(pl.col("kind") == "split")["digest"].equals(after.filter(pl.col("kind") == "split")["digest"])
+    assert after["new_symbol"].to_list() == ["B", None]

@@ -94,8 +94,9 @@ ROWS = {
     "expected a session of XNYS in .*, found 1 rows without, first session=2013-03-02": changed(session=SATURDAY),
 }
 BAD_ACTIONS = {
-    "expected kind split or dividend in .*, found 1 rows without, first .* kind=spin_off": {"kind": "spin_off"},
-    "expected a value above zero and finite in .*, found 1 rows without, first .* value=-0.5": {"value": -0.5},
+    "expected kind split or dividend or .* in .*, found 1 rows without, first .* kind=spin_off": {"kind": "spin_off"},
+    r"expected a value above zero \(of a delisting: or zero\) and finite in .*, found 1 rows without, first .* value=-0.5": {"value": -0.5},
+    "expected value 1 and a new_symbol of a rename in .*, found 1 rows without, first .* value=1.0": {"kind": "rename", "value": 1.0},
     "expected an ex_date that is a session of XNYS in .*, found 1 rows without, first ex_date=2013-03-02": {"ex_date": SATURDAY},
     "expected symbol in every row in .*, found 1 rows without": {"symbol": None},
     r"expected symbols that are not blank and not \* .*, found 1 rows without": {"symbol": "*"},
@@ -118,7 +119,9 @@ def test_a_faulty_row_is_refused_with_the_row_in_the_message(source: Callable[..
 @pytest.mark.parametrize("message", ROWS)
 def test_a_faulty_row_passes_through_for_the_gate_where_that_is_the_policy(source: Callable[..., FilesSource], message: str):
     bars = source(ROWS[message], bad_rows=BadRows.QUARANTINE).bars(*EVER)
-    assert_frame_equal(bars.drop("vwap"), ROWS[message].cast({"volume": pl.Float64}).sort("session", "symbol", maintain_order=True))
+    assert_frame_equal(
+        bars.drop("vwap", "origin_digest"), ROWS[message].cast({"volume": pl.Float64}).sort("session", "symbol", maintain_order=True)
+    )
 
 
 @pytest.mark.parametrize("policy", BadRows)
@@ -140,8 +143,8 @@ def test_their_names_are_mapped_to_ours_in_bars_and_actions(source: Callable[...
         ACTIONS.rename({"ex_date": "date", "symbol": "ticker"}),
         columns={"date": "session", "ticker": "symbol"},
     )
-    assert_frame_equal(made.bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
-    assert_frame_equal(made.actions(*EVER).drop("pay_date"), ACTIONS)
+    assert_frame_equal(made.bars(*EVER).drop("vwap", "origin_digest"), BARS.cast({"volume": pl.Float64}))
+    assert_frame_equal(made.actions(*EVER).drop("pay_date", "new_symbol", "origin_digest"), ACTIONS)
 
 
 def test_an_ex_date_of_its_own_is_not_overruled_by_the_mapping_of_bars(source: Callable[..., FilesSource]):
@@ -151,7 +154,7 @@ def test_an_ex_date_of_its_own_is_not_overruled_by_the_mapping_of_bars(source: C
 
 
 def test_columns_that_are_not_ours_are_ignored(source: Callable[..., FilesSource]):
-    assert source(BARS.with_columns(adj_factor=0.5)).bars(*EVER).width == 8
+    assert source(BARS.with_columns(adj_factor=0.5)).bars(*EVER).drop("origin_digest").width == 8
 
 
 MAPPINGS = {
@@ -248,7 +251,7 @@ def test_a_column_that_a_csv_file_has_twice_is_refused(source: Callable[..., Fil
 def test_a_column_that_nobody_reads_may_be_there_twice(source: Callable[..., FilesSource], tmp_path: Path):
     header, *rows = BARS.write_csv().splitlines()
     (tmp_path / "bars.csv").write_text("\ufeff" + "\n".join([header + ",,", *(row + ",," for row in rows)]))
-    assert_frame_equal(source(tmp_path / "bars.csv").bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
+    assert_frame_equal(source(tmp_path / "bars.csv").bars(*EVER).drop("vwap", "origin_digest"), BARS.cast({"volume": pl.Float64}))
 
 
 def test_symbols_that_look_like_values_stay_symbols_in_csv(source: Callable[..., FilesSource], tmp_path: Path):
@@ -260,7 +263,7 @@ def test_a_folder_is_all_its_files(source: Callable[..., FilesSource], tmp_path:
     (tmp_path / "bars").mkdir()
     BARS.head(2).write_parquet(tmp_path / "bars" / "1.parquet")
     BARS.tail(2).write_csv(tmp_path / "bars" / "2.csv")
-    assert_frame_equal(source(tmp_path / "bars").bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
+    assert_frame_equal(source(tmp_path / "bars").bars(*EVER).drop("vwap", "origin_digest"), BARS.cast({"volume": pl.Float64}))
 
 
 def test_actions_of_symbols_outside_the_universe_are_left_out(source: Callable[..., FilesSource]):
@@ -344,7 +347,10 @@ def test_a_row_that_two_files_tell_differently_is_an_error_that_names_both(
 
 def test_a_row_that_two_files_tell_alike_is_one_row(source: Callable[..., FilesSource], folder: Path):
     BARS.slice(1, 2).write_csv(folder / "again.csv")
-    assert_frame_equal(source(folder).bars(*EVER).drop("vwap"), BARS.cast({"volume": pl.Float64}))
+    bars = source(folder).bars(*EVER)
+    assert_frame_equal(bars.drop("vwap", "origin_digest"), BARS.cast({"volume": pl.Float64}))
+    again = hashlib.sha256((folder / "again.csv").read_bytes()).hexdigest()
+    assert again not in bars["origin_digest"].to_list()  # it is read from the first file by name
 
 
 def test_a_row_that_one_file_has_twice_is_left_to_the_policy_for_rows_also_beside_other_files(

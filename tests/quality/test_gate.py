@@ -16,6 +16,7 @@ from quant.calendar import exchange_calendar
 from quant.errors import ContractError
 from quant.market.contracts import checked
 from quant.quality.gate import GateResult, gate, stopped_sessions
+from quant.quality.release import RELEASES
 from quant.quality.rule import Beside, GateSettings
 from quant.tables import TABLES
 from tests.quality.rows import Row, actions, bar, raw, times
@@ -40,6 +41,8 @@ def judged(
     absent: frozenset[str] = frozenset(),
     last_closed: date = FRIDAY,
     beside: Beside | None = None,
+    ended: pl.DataFrame | None = None,
+    releases: pl.DataFrame | None = None,
 ) -> GateResult:
     return gate(
         rows,
@@ -51,6 +54,8 @@ def judged(
         absent=absent,
         last_closed_session=last_closed,
         beside=beside,
+        ended=ended,
+        releases=releases,
     )
 
 
@@ -297,3 +302,59 @@ def test_neither_the_unit_of_prices_nor_the_order_of_rows_changes_a_verdict(
     verdict = ("session", "symbol", "rule", "severity")
     assert_frame_equal(one.findings.select(verdict), other.findings.select(verdict))
     assert_frame_equal(one.accepted.select("session", "symbol"), other.accepted.select("session", "symbol"))
+
+
+def test_a_symbol_that_was_renamed_or_delisted_is_not_missed_from_then_on():
+    ended = pl.DataFrame({"symbol": ["B", "C"], "ex_date": [FRIDAY, THURSDAY]})
+    rows = rows_of(symbols="AD").vstack(raw(bar(THU, "B")).with_columns(digest=pl.lit("x")))
+    context = raw(*(bar("2013-02-27", symbol) for symbol in "CD"))
+    gone = judged(rows, context=context, ended=ended)
+    assert gone.findings.is_empty()
+    missed = judged(rows, context=context).findings.filter(pl.col("symbol") != "*").select("session", "symbol").rows()
+    assert missed == [(THURSDAY, "C"), (FRIDAY, "B"), (FRIDAY, "C")]
+
+
+def released(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
+    """(session, symbol, digest)."""
+    made = [(date.fromisoformat(day), symbol, digest, None) for day, symbol, digest in rows]
+    return pl.DataFrame(made, schema=RELEASES, orient="row")
+
+
+def test_a_released_row_is_accepted_and_what_was_found_on_it_is_a_warning():
+    rows = rows_of(B={"high": 9.5})
+    digest = rows.filter(pl.col("session") == FRIDAY, pl.col("symbol") == "B")["digest"].item()
+    result = judged(rows, releases=released((FRI, "B", digest)))
+    assert accepted_on_friday(result) == list(FIVE)
+    assert result.quarantined.is_empty()
+    assert ("B", "r03_high_is_highest", "warn") in result.findings.select("symbol", "rule", "severity").rows()
+    assert set(result.findings["severity"]) == {"warn"}
+
+
+def test_a_release_is_of_the_row_that_was_looked_at_and_a_later_version_is_judged_anew():
+    result = judged(rows_of(B={"high": 9.5}), releases=released((FRI, "B", "digest of an older version")))
+    assert accepted_on_friday(result) == ["A", "C", "D", "E"]
+    assert "block" in result.findings["severity"].to_list()
+
+
+def test_of_duplicates_the_released_one_is_accepted_and_the_other_stays_out():
+    twice = raw(*[bar(FRI, "C", close=close) for close in (10.1, 10.2)]).with_columns(digest=pl.col("digest") + "x")
+    rows = pl.concat([rows_of(symbols="ABDE"), raw(bar(THU, "C")).with_columns(digest=pl.lit("y")), twice])
+    result = judged(rows, releases=released((FRI, "C", "0001x")))
+    assert result.accepted.filter(pl.col("symbol") == "C")["close"].to_list() == [10.5, 10.2]
+    assert result.quarantined.select("symbol", "close", "rules").rows() == [("C", 10.1, "r01_key_unique")]
+
+
+def test_a_released_row_does_not_count_as_a_fault_of_the_feed():
+    rows = rows_of(A={"low": -1.0}, B={"high": 9.5})
+    digest = rows.filter(pl.col("session") == FRIDAY, pl.col("symbol") == "B")["digest"].item()
+    assert stopped_sessions(judged(rows).findings) == [FRIDAY]
+    result = judged(rows, releases=released((FRI, "B", digest)))
+    assert stopped_sessions(result.findings) == []
+    assert accepted_on_friday(result) == ["B", "C", "D", "E"]
+
+
+def test_a_session_that_was_stopped_flows_when_it_is_released_but_for_its_bad_rows():
+    result = judged(rows_of(A={"low": -1.0}, B={"low": -1.0}), releases=released((FRI, "*", None)))
+    assert stopped_sessions(result.findings) == []
+    assert accepted_on_friday(result) == ["C", "D", "E"]
+    assert result.quarantined["symbol"].to_list() == ["A", "B"]

@@ -56,6 +56,9 @@ JUMPS = {
     "a large recorded dividend explains it": Jump(
         rows=[bar(THU, **CRASH)], beside=Beside(actions=actions((THU, "A", "dividend", 4.5))), finds={}
     ),
+    "a recorded spin-off of its value explains it": Jump(
+        rows=[bar(THU, **CRASH)], beside=Beside(actions=actions((THU, "A", "spinoff", 4.5))), finds={}
+    ),
     "an action of another symbol explains nothing": Jump(
         rows=[bar(THU, **CRASH)], beside=Beside(actions=actions((THU, "B", "dividend", 4.5))), finds={THU: BLOCKED}
     ),
@@ -128,12 +131,18 @@ def test_only_a_blocking_finding_of_a_rule_that_also_warns_quarantines():
     assert result.quarantined["rules"].to_list() == ["r13_unexplained_jump"]
 
 
-def test_a_released_row_holds_none_of_the_sessions_after_it():
+def test_a_released_row_holds_none_of_the_sessions_after_it_but_those_that_were_decided_without_it():
     suspect = [*BEFORE, times(bar(THU), 0.5, 2), times(bar(FRI), 0.5, 2)]
-    thursday = date(2013, 2, 28)
-    released = pl.DataFrame({"session": [thursday], "symbol": ["A"]})
-    assert judged(suspect).quarantined["session"].to_list() == [thursday, date(2013, 3, 1)]
-    assert judged(suspect, Beside(released=released)).quarantined["session"].to_list() == [thursday]  # what becomes of it, others decide
+    thursday, friday = date(2013, 2, 28), date(2013, 3, 1)
+
+    def kept_out(decided_through: date | None) -> list[date]:
+        row = (thursday, "A", decided_through)
+        released = pl.DataFrame([row], schema={"session": pl.Date, "symbol": pl.String, "decided_through": pl.Date}, orient="row")
+        return judged(suspect, Beside(released=released)).quarantined["session"].to_list()
+
+    assert judged(suspect).quarantined["session"].to_list() == [thursday, friday]
+    assert kept_out(None) == kept_out(thursday) == [thursday]  # what becomes of it, others decide
+    assert kept_out(friday) == [thursday, friday]
 
 
 def test_two_symbols_that_swap_places_are_quarantined_whatever_their_volumes():
@@ -174,6 +183,16 @@ def test_a_universe_that_shrinks_warns_and_stops(left: int, severity: str | None
     rows = [bar(THU, f"S{n:03}") for n in range(100)] + [bar(FRI, f"S{n:03}") for n in range(left)]
     found = judged(rows).findings.filter(pl.col("rule") == "r20_universe_shrinks")["severity"].to_list()
     assert found == ([severity] if severity else [])
+
+
+def test_symbols_that_were_delisted_are_not_missed_by_the_universe():
+    rows = [bar(THU, f"S{n:03}") for n in range(100)] + [bar(FRI, f"S{n:03}") for n in range(89)]
+
+    def found(*gone: int) -> list[str]:
+        known = Beside(actions=actions(*((FRI, f"S{n:03}", "delisting", 1.0) for n in gone)))
+        return judged(rows, known).findings.filter(pl.col("rule") == "r20_universe_shrinks")["severity"].to_list()
+
+    assert (found(), found(98, 99), found(*range(89, 100))) == (["stop"], ["warn"], [])
 
 
 @pytest.mark.parametrize(("peer", "severity"), [(10.46, None), (10.4, "warn"), (9.9, "block"), (11.2, "block"), (0.0, None)])

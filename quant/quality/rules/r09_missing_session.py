@@ -29,6 +29,8 @@ def _find(view: GateView) -> pl.DataFrame:
         .join(numbered, on="number")
         .filter(pl.col("session").is_between(view.first, view.last_closed))
     )
+    gone = missing.join(view.ended, on="symbol").filter(pl.col("ex_date").is_between("seen", "session"))  # renamed or delisted since
+    missing = missing.join(gone, on=["session", "symbol"], how="anti")
     observed = pl.format("no row, the last one is of {}", "seen")
     return findings(missing, expected=pl.lit(f"a row: the symbol had one in the {within} sessions before"), observed=observed)
 
