@@ -40,7 +40,7 @@ threads = 1
 [backtest]
 {backtest}
 [expectations]
-{expectations}
+enabled = false
 """
 
 
@@ -69,11 +69,12 @@ def settings_of(
     backtest: str = "",
     extra: str = "",
     source: str = "",
-    expectations: str = "enabled = false",  # importing what evaluates them costs seconds: tests/chain/test_expectations.py does
+    expectations: bool = False,  # importing what evaluates them costs seconds: tests/chain/test_expectations.py does
 ) -> Settings:
     """Settings of a test profile. ``source`` replaces the [source] section."""
-    sections = {"paper": paper, "backtest": backtest, "expectations": expectations}
-    text = PROFILE.format(start=start, paper_start=paper_start, end=end, **sections) + extra
+    text = PROFILE.format(start=start, paper_start=paper_start, end=end, paper=paper, backtest=backtest) + extra
+    if expectations:
+        text = text.replace("[expectations]\nenabled = false\n", "")
     if source:
         text = text.replace('[source]\nkind = "sample"\n', source)
     return Settings(**tomllib.loads(text))

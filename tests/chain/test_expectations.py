@@ -130,7 +130,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     source.bars(first, SESSION).drop("vwap").with_columns(volume=busy).write_parquet(folder / "bars.parquet")
     source.actions(first, SESSION).write_parquet(folder / "actions.parquet")
     described = files_source(folder, convention="ex_date_close")
-    settings = settings_of(paper_start=str(BUSY), end=str(SESSION), source=described, expectations="enabled = true")
+    settings = settings_of(paper_start=str(BUSY), end=str(SESSION), source=described, expectations=True)
     with dg.DagsterInstance.ephemeral() as instance:
         root = Root.make(folder / "data", settings, instance)
         assert run(root, "history", ["market_history"], None).success
