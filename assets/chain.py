@@ -14,6 +14,7 @@ from quant.errors import InputError, expected
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
+from quant.quality.expectations import ExpectationSettings
 from quant.quality.gate import GateSettings
 from quant.risk.limit import RiskSettings
 from quant.trading.desk import Desk
@@ -39,6 +40,7 @@ class Chain:
     clock: Clock
     strategy: AlphaBaseline
     gate: GateSettings
+    expectations: ExpectationSettings
     universe: UniverseSettings
     portfolio: PortfolioSettings
     rules: BookRules

@@ -6,7 +6,8 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 import polars as pl
 
-from assets.chain import LATE_SESSIONS, Chain, session_of, table_metadata, warning
+from assets import expectations
+from assets.chain import LATE_SESSIONS, Chain, Metadata, session_of, table_metadata, warning
 from assets.quarantine import releases
 from assets.revisions import as_findings, record_revisions
 from quant.errors import FeedFaultError, SequenceError, expected
@@ -16,7 +17,8 @@ from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
 from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments
 from quant.market.universe import universe
-from quant.ports import BarSource, Lake, Ledger
+from quant.ports import BarSource, BatchReview, BatchReviewer, Lake, Ledger
+from quant.quality.expectations import expectation_findings
 from quant.quality.gate import GateResult, gate, stopped_sessions
 from quant.quality.release import RELEASES, in_force, unseen
 from quant.quality.rule import SEEN, Beside
@@ -248,8 +250,35 @@ def history_is_clean(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake
     return dg.AssetCheckResult(passed=clean, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
-def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
-    """The daily links from the source to adjusted bars."""
+def reviewed_bars(review: BatchReview, session: date) -> tuple[dg.AssetCheckResult, Metadata]:
+    """The check of the session's expectations, and the link to their page for the metadata of the bars. It stops nothing; it is an error
+    where an expectation failed that holds whatever the market did.
+    """
+    failed = [outcome for outcome in review.outcomes if not outcome.passed]
+    page: Metadata = {"expectations_page": dg.MetadataValue.path(review.page)} if review.page else {}
+    sure = any(outcome.expectation.sure for outcome in failed)
+    result = dg.AssetCheckResult(
+        asset_key="accepted_bars",
+        check_name=expectations.CHECK,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if sure else dg.AssetCheckSeverity.WARN,
+        metadata={
+            "expectations": len(review.outcomes),
+            "failed": len(failed),
+            **page,
+            "worst": worst(expectation_findings(review.outcomes, session)),
+        },
+    )
+    return result, page
+
+
+def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) -> list[dg.AssetsDefinition]:
+    """The daily links from the source to adjusted bars. ``reviewed``: the accepted bars are held against the suite of expectations, too."""
+    suite = dg.AssetCheckSpec(
+        expectations.CHECK,
+        asset="accepted_bars",
+        description="Tells of a session whose accepted bars as a whole are not what the sessions before let expect; it stops nothing.",
+    )
 
     @dg.asset(
         partitions_def=sessions,
@@ -346,6 +375,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
                 asset="quarantined_bars",
                 description="Warns of symbols that the gate kept out of the session.",
             ),
+            *([suite] if reviewed else []),
         ],
         partitions_def=sessions,
         group_name="market",
@@ -356,18 +386,23 @@ def daily_market_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefi
         chain: dg.ResourceParam[Chain],
         lake: dg.ResourceParam[Lake],
         ledger: dg.ResourceParam[Ledger],
+        reviewer: dg.ResourceParam[BatchReviewer],
     ):
         """Judge the session's bars as known at its decision."""
         session = session_of(context)
         first, known_by = chain.day_after_previous(session), chain.decision_instant(lake, ledger, session)
         result = gate_bars(chain, lake, ledger, first, session, known_by)
+        review = expectations.review_session(chain, lake, reviewer, session, result.accepted) if reviewed else None
+        told, page = reviewed_bars(review, session) if review else (None, {})
         tables = (("bar_findings", result.findings), ("accepted_bars", result.accepted), ("quarantined_bars", result.quarantined))
         for name, rows in tables:
-            extra = counts(result.findings) if name == "bar_findings" else {}
+            extra = counts(result.findings) if name == "bar_findings" else page if name == "accepted_bars" else {}
             yield dg.MaterializeResult(asset_key=name, metadata={**table_metadata(lake, name, rows.height), **extra})
         seen, accepted = {**counts(result.findings), "worst": worst(result.findings)}, result.accepted.height
         blocked = result.findings.filter(pl.col("severity") != "warn")
         yield warning("quarantined_bars", "nothing_is_quarantined", blocked.is_empty(), seen)
+        if told:
+            yield told
         sound = accepted > 0 and not stopped_sessions(result.findings)
         yield dg.AssetCheckResult(
             asset_key="accepted_bars", check_name="feed_is_sound", passed=sound, metadata={**seen, "accepted": accepted}

@@ -35,7 +35,7 @@ from orchestration.settings import (
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
-from quant.ports import BarSource, Broker, Clock, Lake, Ledger, ModelStore, Notifier, Outbox, ReportPublisher, Warehouse
+from quant.ports import BarSource, BatchReviewer, Broker, Clock, Lake, Ledger, ModelStore, Notifier, Outbox, ReportPublisher, Warehouse
 from quant.risk.limit import RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
@@ -116,6 +116,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         clock=clock,
         strategy=AlphaBaseline.configured(settings.model, user_library(settings), settings.strategy.features),
         gate=settings.gate,
+        expectations=settings.expectations,
         universe=settings.universe,
         portfolio=settings.portfolio,
         rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
@@ -214,6 +215,12 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
 
         return ReportFolder(root / "reports")
 
+    @dg.resource(description="Great Expectations; pages under the data root's reports folder.")
+    def reviewer() -> BatchReviewer:
+        from adapters.expectations import DataDocs
+
+        return DataDocs(root / "reports" / "data-docs", pages=settings.expectations.pages)
+
     @dg.resource(description="afterclose.duckdb under the data root.")
     def warehouse() -> Warehouse:
         from adapters.lake import open_lake
@@ -221,7 +228,15 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
 
         return DuckDBWarehouse(open_lake(root, opened=opened, library=library), root / "afterclose.duckdb")
 
-    return {"chain": chain_resource, "lake": lake, "ledger": ledger, "models": models, "reports": reports, "warehouse_file": warehouse}
+    return {
+        "chain": chain_resource,
+        "lake": lake,
+        "ledger": ledger,
+        "models": models,
+        "reports": reports,
+        "reviewer": reviewer,
+        "warehouse_file": warehouse,
+    }
 
 
 LAST_DAILY_TABLE = "performance_report"
@@ -347,7 +362,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         factor_report.factor_report,
     ]
     daily_assets = [
-        *market.daily_market_assets(sessions),
+        *market.daily_market_assets(sessions, reviewed=settings.expectations.enabled),
         *features.daily_feature_assets(sessions),
         *model.daily_model_assets(sessions),
         *trading.daily_booking_assets(sessions),

@@ -16,6 +16,7 @@ from quant.errors import InputError, expected
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
+from quant.quality.expectations import ExpectationSettings
 from quant.quality.gate import GateSettings
 from quant.risk.limit import RiskSettings
 from quant.trading.execution import CostSettings
@@ -193,6 +194,7 @@ class Settings(BaseSettings):
     costs: CostSettings = CostSettings()
     risk: RiskSettings = RiskSettings()
     gate: GateSettings = GateSettings()
+    expectations: ExpectationSettings = ExpectationSettings()
     paper: PaperSettings = PaperSettings()
     backtest: BacktestSettings = BacktestSettings()
     broker: BrokerSettings = BrokerSettings()

@@ -15,6 +15,7 @@ from quant.trading.orders import Execution, Expiry, Order, OrderEvent
 
 if TYPE_CHECKING:
     from quant.alerts.alert import AlertChange, Notice, Observation
+    from quant.quality.expectations import Expectation, ExpectationOutcome
     from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
 
@@ -275,6 +276,25 @@ class ReportPublisher(Protocol):
 
     def publish_factors(self, report: FactorReport) -> str:
         """The same for the report on factors."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchReview:
+    """What became of a suite of expectations, in its order, and the path of the page that shows it."""
+
+    outcomes: Sequence[ExpectationOutcome]
+    page: str
+
+
+@runtime_checkable
+class BatchReviewer(Protocol):
+    """Holds a session's batch against expectations and leaves a page for people."""
+
+    def review(self, batch: pl.DataFrame, suite: Sequence[Expectation], session: date) -> BatchReview:
+        """Evaluate every expectation of ``suite`` on ``batch`` (quant.quality.expectations.session_batch) and write the session's page in
+        the place of an older one. An expectation that cannot be evaluated has failed, and says why.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ _SHOWN = 3
 
 
 def contract(table: Table) -> DataFrameSchema:
-    """The table's contract: exactly its columns in any order, their dtypes, no nulls (nor NaN) unless nullable, key unique."""
+    """The table's contract: exactly its columns in any order, their dtypes, no nulls (nor NaN) unless nullable, its key unique."""
     return _schema(table.name, tuple((name, c.dtype, c.nullable) for name, c in table.columns.items()), table.key)
 
 
@@ -31,7 +31,7 @@ def _schema(name: str, columns: tuple[tuple[str, pl.DataType | type[pl.DataType]
         return is_unique(data.lazyframe.select(key).collect())
 
     fields = {column: pa.Column(dtype, nullable=nullable) for column, dtype, nullable in columns}
-    return pa.DataFrameSchema(fields, checks=pa.Check(unique, name="unique_key"), strict=True, name=name)
+    return pa.DataFrameSchema(fields, checks=pa.Check(unique, name="unique_key") if key else None, strict=True, name=name)
 
 
 def is_unique(keys: pl.DataFrame) -> bool:
@@ -84,7 +84,8 @@ def _bad_rows(frame: pl.DataFrame, table: Table) -> list[str]:
         if not column.nullable
     }
     faults = {what: frame.filter(bad) for what, bad in empty.items()}
-    faults[f"unique keys ({', '.join(table.key)})"] = frame.filter(frame.select(table.key).is_duplicated())
+    if table.key:
+        faults[f"unique keys ({', '.join(table.key)})"] = frame.filter(frame.select(table.key).is_duplicated())
     return [
         expected(what, found=f"{rows.height} bad rows, first {first_rows(rows)}", where=table.name, do="fix the step that made the rows")
         for what, rows in faults.items()

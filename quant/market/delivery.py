@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 
 from quant.market.as_of import ACTION_KEY, BAR_KEY, newest
-from quant.tables import TABLES, UTC_INSTANT
+from quant.market.contracts import checked
+from quant.tables import TABLES, UTC_INSTANT, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from datetime import date, datetime
 
     from numpy.typing import NDArray
@@ -26,6 +27,17 @@ PROVENANCE = ("origin_digest",)
 OPTIONAL = {"raw_bars": (), "corporate_actions": ("new_symbol",)}
 """Columns that a source may leave out; where they are null a row's digest is the one it has without them."""
 _LONGEST_CLOSURE = timedelta(days=14)
+_STAMPED = ("source", "known_at", "received_at", "known_at_assumed", "digest")
+
+
+def delivery(table: str, source: str, given: Collection[str]) -> Table:
+    """What a source owes for a table: its columns without those that are stamped on here; those that a source may leave out if they are
+    among ``given``. Rows may be there twice, since the gate is to see that.
+    """
+    free = (*OPTIONAL[table], *PROVENANCE)
+    declared = TABLES[table]
+    owed = {name: c for name, c in declared.columns.items() if name not in _STAMPED and (name not in free or name in given)}
+    return Table(name=f"what {source} delivered for {table}", grain=declared.grain, key=(), clock=declared.clock, columns=owed)
 
 
 def raw_bar_rows(
@@ -43,8 +55,9 @@ def raw_bar_rows(
     known_at is received_at, observed: if it came before the open of the session after its own (live), if its key is ``known`` (columns
     session, symbol, source, known_at, digest) with other content (a revision: all that was delivered under the key is a new version, one
     that went back to older content too), or if its session is not after ``decided_through`` (a late addition to a past that decisions were
-    made on). Else, in a history load, it is the session's expected publish time and assumed.
+    made on). Else, in a history load, it is the session's expected publish time and assumed. ContractError for what is no ``delivery``.
     """
+    checked(bars, delivery("raw_bars", facts.name, bars.columns))
     return _delivered(
         bars, "raw_bars", BAR_KEY, {day: day for day in bars["session"].unique()}, calendar, facts, received_at, known, decided_through
     )
@@ -61,8 +74,9 @@ def action_rows(
 ) -> pl.DataFrame:
     """Rows of corporate_actions for what ``BarSource.actions`` delivered; as raw_bar_rows with the session before the ex_date in the place
     of the row's session: live until the ex_date opens, else assumed known when that session was published, and late if that session was
-    decided without it. ``known`` has the columns ex_date, symbol, kind, source, known_at, digest.
+    decided without it. ``known`` has the columns ex_date, symbol, kind, source, known_at, digest. ContractError as there.
     """
+    checked(actions, delivery("corporate_actions", facts.name, actions.columns))
     eves = {day: _previous(calendar, day) for day in actions["ex_date"].unique()}
     return _delivered(actions, "corporate_actions", ACTION_KEY, eves, calendar, facts, received_at, known, decided_through)
 

@@ -23,6 +23,8 @@ rounds = 10
 early_stopping_rounds = 5
 [backtest]
 start = 2013-01-02
+[expectations]
+enabled = false
 """
 
 

@@ -39,6 +39,8 @@ threads = 1
 {paper}
 [backtest]
 {backtest}
+[expectations]
+enabled = false
 """
 
 
@@ -59,10 +61,20 @@ def files_source(folder: Path, *, convention: str) -> str:
 
 
 def settings_of(
-    *, paper_start: str, end: str, start: str = "2009-01-02", paper: str = "", backtest: str = "", extra: str = "", source: str = ""
+    *,
+    paper_start: str,
+    end: str,
+    start: str = "2009-01-02",
+    paper: str = "",
+    backtest: str = "",
+    extra: str = "",
+    source: str = "",
+    expectations: bool = False,  # importing what evaluates them costs seconds: tests/chain/test_expectations.py does
 ) -> Settings:
     """Settings of a test profile. ``source`` replaces the [source] section."""
     text = PROFILE.format(start=start, paper_start=paper_start, end=end, paper=paper, backtest=backtest) + extra
+    if expectations:
+        text = text.replace("[expectations]\nenabled = false\n", "")
     if source:
         text = text.replace('[source]\nkind = "sample"\n', source)
     return Settings(**tomllib.loads(text))

@@ -22,6 +22,7 @@ from quant.calendar import exchange_calendar
 from quant.errors import InputError
 from quant.ports import (
     BarSource,
+    BatchReviewer,
     Broker,
     Clock,
     Lake,
@@ -52,7 +53,8 @@ def sessions(defs: dg.Definitions) -> dg.PartitionsDefinition:
 
 
 def test_every_resource_serves_its_port(defs: dg.Definitions):
-    ports = {"lake": Lake, "ledger": Ledger, "models": ModelStore, "reports": ReportPublisher, "warehouse_file": Warehouse}
+    ports = {"lake": Lake, "ledger": Ledger, "models": ModelStore, "reports": ReportPublisher, "reviewer": BatchReviewer}
+    ports |= {"warehouse_file": Warehouse}
     assert defs.resources is not None
     with dg.build_resources(dict(defs.resources)) as bound:
         for name, port in ports.items():

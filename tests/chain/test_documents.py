@@ -21,7 +21,8 @@ from tests.conftest import REPOSITORY
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """The demo's profile through the session after the tour's."""
-    settings = Settings(**tomllib.loads((REPOSITORY / "afterclose.toml").read_text()))
+    profile = tomllib.loads((REPOSITORY / "afterclose.toml").read_text())
+    settings = Settings(**profile, expectations={"enabled": False})  # seconds of import that no table depends on
     with dg.DagsterInstance.ephemeral() as instance:
         root = Root.make(tmp_path_factory.mktemp("demo"), settings, instance)
         root.history()

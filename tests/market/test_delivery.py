@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from quant.calendar import exchange_calendar
+from quant.errors import ContractError
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.contracts import checked
 from quant.market.delivery import action_rows, digests, raw_bar_rows
@@ -64,6 +65,42 @@ def test_rows_are_those_of_the_tables():
     checked(announced(actions((FRIDAY, "A", "split", 2.0)), YEARS_LATER), TABLES["corporate_actions"])
     checked(delivered(ONE.clear(), YEARS_LATER), TABLES["raw_bars"])
     checked(announced(actions(), YEARS_LATER), TABLES["corporate_actions"])
+
+
+ACTION = actions((FRIDAY, "A", "split", 2.0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (ONE.drop("session"), "expected column session in what vendor delivered for raw_bars, found columns symbol, open"),
+        (
+            ONE.with_columns(pl.col("volume").cast(pl.Int64)),
+            "expected volume of type Float64 in what vendor delivered for raw_bars, found Int64",
+        ),
+        (ONE.with_columns(symbol=pl.lit(None, pl.String)), "expected symbol without nulls or NaN in what vendor delivered for raw_bars"),
+        (
+            ONE.with_columns(known_at=pl.lit(FRIDAY_EVENING)),
+            "expected no other column in what vendor delivered for raw_bars, found column known_at",
+        ),
+        (ACTION.drop("pay_date"), "expected column pay_date in what vendor delivered for corporate_actions"),
+        (
+            ACTION.with_columns(value=pl.lit(float("nan"))),
+            "expected value without nulls or NaN in what vendor delivered for corporate_actions",
+        ),
+    ],
+)
+def test_a_delivery_that_is_not_in_the_form_agreed_is_refused_by_the_name_of_its_source(rows: pl.DataFrame, message: str):
+    with pytest.raises(ContractError) as caught:
+        (announced if "ex_date" in rows.columns else delivered)(rows, YEARS_LATER)
+    assert message in str(caught.value)
+
+
+def test_a_column_that_a_source_may_add_is_taken_and_a_row_twice_is_left_to_the_gate():
+    named = ACTION.with_columns(kind=pl.lit("rename"), value=1.0, new_symbol=pl.lit("B"), origin_digest=pl.lit("d"))
+    assert announced(named, YEARS_LATER).select("new_symbol", "origin_digest").row(0) == ("B", "d")
+    twice = bars((FRIDAY, "A", 10.0), (FRIDAY, "A", 11.0))
+    assert delivered(twice, YEARS_LATER).height == 2
 
 
 @pytest.mark.parametrize("received_at", [FRIDAY_EVENING, MONDAY_BEFORE_THE_OPEN])
