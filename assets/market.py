@@ -14,7 +14,7 @@ from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
-from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments
+from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments, listings
 from quant.market.universe import universe
 from quant.ports import BarSource, Lake, Ledger
 from quant.quality.gate import GateResult, gate, stopped_sessions
@@ -85,6 +85,7 @@ def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date,
     before, eve = chain.back(first, chain.gate.earlier_sessions), first - timedelta(days=1)
     context = bars_as_of(lake.read("raw_bars", first=before, last=eve, columns=[*SEEN, "source", "known_at", "digest"]), known_by)
     actions, released = known_actions(lake, known_by), releases(ledger)
+    ends = endings(actions)
     rows = pl.concat(frame.select("session", "symbol", "digest") for frame in (context, raw))
     result = gate(
         raw,
@@ -94,10 +95,10 @@ def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date,
         calendar=chain.calendar,
         settings=chain.gate,
         absent=chain.source.facts.absent,
-        ended=endings(actions),
+        ended=ends,
         releases=released,
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
-        beside=Beside(actions=actions, released=in_force(released, rows)),
+        beside=Beside(actions=actions, listings=listings(ends, chain.calendar), released=in_force(released, rows)),
     )
     lake.replace("bar_findings", result.findings, first=first, last=last)
     lake.replace("quarantined_bars", result.quarantined, first=first, last=last)

@@ -41,7 +41,7 @@ def _of(column: str, *rows: tuple[str, str, float]) -> pl.DataFrame:
     return pl.DataFrame([(date.fromisoformat(day), symbol, value) for day, symbol, value in rows], schema=schema, orient="row")
 
 
-def _listed(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
+def _listed(*rows: tuple[str, str | None, str | None]) -> pl.DataFrame:
     schema = {"symbol": pl.String, "listed": pl.String, "delisted": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("listed", "delisted").str.to_date())
 
@@ -232,14 +232,15 @@ CASES = {
         ),
     ),
     "r24_not_listed": Case(
-        bad=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B"), bar(THU, "C")],
+        bad=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B"), bar(THU, "C"), bar(THU, "D"), bar(FRI, "D")],
         finds=[
             (THU, "A", "a session from 2013-03-01 to now", "2013-02-28"),
             (FRI, "B", "a session from 2004-08-19 to 2013-02-28", "2013-03-01"),
+            (FRI, "D", "a session to 2013-02-28", "2013-03-01"),
         ],
-        beside=Beside(listings=_listed(("A", FRI, None), ("B", "2004-08-19", THU))),
-        good=[bar(THU), bar(FRI)],
-        good_beside=Beside(listings=_listed(("A", THU, FRI))),
+        beside=Beside(listings=_listed(("A", FRI, None), ("B", "2004-08-19", THU), ("D", None, THU), ("D", "2013-03-04", None))),
+        good=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B")],
+        good_beside=Beside(listings=_listed(("A", THU, FRI), ("B", None, THU), ("B", FRI, None))),
     ),
 }  # fmt: skip
 
