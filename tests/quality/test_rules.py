@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import product
@@ -201,8 +202,8 @@ CASES = {
             (FRI, "B", "a close within 0.50% of the other source's 9.0", "close 10.5: 16.67 % apart"),
         ],
         beside=Beside(peer_closes=_of("close", (FRI, "A", 10.4), (FRI, "B", 9.0), (FRI, "C", 10.46), (THU, "C", 5.0))),
-        good=[bar(THU), bar(FRI)],
-        good_beside=Beside(peer_closes=_of("close", (FRI, "A", 10.46), (THU, "Z", 99.0))),
+        good=[bar(THU), bar(FRI), *(bar(day, symbol) for day in (THU, FRI) for symbol in "DE")],
+        good_beside=Beside(peer_closes=_of("close", (FRI, "A", 10.46), (THU, "Z", 99.0), (FRI, "D", math.nan), (FRI, "E", 0.0))),
         first=FRI,
     ),
     "r20_universe_shrinks": Case(
