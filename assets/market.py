@@ -72,7 +72,7 @@ def ingest_peer_bars(
         )
         return lake.append_new("peer_bars", rows), None
     except (InputError, SourceUnavailableError) as error:
-        return 0, str(error)
+        return 0, f"[cross_check]: {error}"
 
 
 def peer_closes(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
