@@ -1,12 +1,13 @@
 """What every link of the chain is given: source, calendar, strategy, the book's rules. Bound in orchestration/definitions.py."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import dagster as dg
+import polars as pl
 from pydantic import BaseModel
 
 from quant.calendar import ExchangeCalendar
@@ -17,6 +18,7 @@ from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
 from quant.quality.expectations import ExpectationSettings
 from quant.quality.gate import GateSettings
 from quant.risk.limit import RiskSettings
+from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
@@ -26,13 +28,16 @@ from strategies.alpha_baseline.strategy import AlphaBaseline
 Metadata = dict[str, str | int | float | dg.MetadataValue | dg.TableColumnLineage]
 MarketOf = Callable[[date], SessionMarket]
 _FACTOR = "[strategy] factors: "  # of the stored rules; the factor's name follows
+_PEER = "[cross_check] kind"
 LATE_SESSIONS = 10
 """For so many sessions after its own a bar or an action is asked for again; an action is booked late if it was not known in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
-    """One profile as values. ``broker`` and ``exchange`` make the paper broker and the backtest's exchange from a session's market."""
+    """One profile as values. ``broker`` and ``exchange`` make the paper broker and the backtest's exchange from a session's market.
+    ``peer`` is the second source, if there is one, and ``peer_name`` its name, which is asked for while it may not answer.
+    """
 
     profile: str
     source: BarSource
@@ -52,6 +57,8 @@ class Chain:
     paper_book_start: date
     backtest_book: str
     backtest_range: tuple[date | None, date | None]
+    peer: BarSource | None = None
+    peer_name: str | None = None
 
     @property
     def history_last(self) -> date:
@@ -76,11 +83,20 @@ class Chain:
         days = self.calendar.sessions(self.start, session)
         return days[max(len(days) - 1 - by, 0)] if days else self.start
 
+    def peer_rows(self, lake: Lake, first: date, last: date, columns: Sequence[str]) -> pl.DataFrame:
+        """Rows of peer_bars of the second source for first..last; none without one."""
+        if self.peer_name is None:
+            return TABLES["peer_bars"].empty().select(columns)
+        return lake.read("peer_bars", first=first, last=last, where={"source": self.peer_name}, columns=columns)
+
     @property
     def rules_in_force(self) -> dict[str, object]:
-        """The settings that decide what a book does with a session: gate, universe, portfolio, costs, limits, convention, factors."""
+        """The settings that decide what a book does with a session: gate, second source, universe, portfolio, costs, limits, convention,
+        factors.
+        """
         kept = _values(gate=self.gate, universe=self.universe, portfolio=self.portfolio, costs=self.rules.costs, risk=self.rules.risk)
         factors = {f"{_FACTOR}{name}": text for name, text in sorted(self.strategy.library.items())}
+        kept[_PEER] = self.peer_name or "none"
         return {**kept, "convention": self.rules.convention, "[strategy] features": self.strategy.feature_set, **factors}
 
     def begun(self, ledger: Ledger, session: date) -> SessionStart | None:
@@ -97,7 +113,7 @@ class Chain:
         # A key that the stored rules do not know came with a later version: they had the effect of its default.
         sections = {"gate": GateSettings(), "universe": UniverseSettings(), "portfolio": PortfolioSettings()}
         defaults = _values(**sections, costs=CostSettings(), risk=RiskSettings())
-        held = {**defaults, "[strategy] features": "alpha158", **stored}
+        held = {**defaults, "[strategy] features": "alpha158", _PEER: "none", **stored}
         known = {**{key: "none" for key in held if key.startswith(_FACTOR)}, **self.rules_in_force}
         other = [(key, held.get(key, "none"), value) for key, value in known.items() if held.get(key, "none") != value]
         if other:
@@ -140,11 +156,12 @@ class Chain:
         return start.decision_at if start else self._complete_at(lake, self.start, self.history_last)
 
     def _complete_at(self, lake: Lake, first: date, last: date) -> datetime:
-        """When the bars of first..last and the actions up to the session after it are, or were, all there."""
+        """When the bars of first..last, a second source's too, and the actions up to the session after it are, or were, all there."""
         upcoming = self.calendar.next(last)
         late = self.back(first, LATE_SESSIONS)
         delivered = [
             lake.read("raw_bars", first=first, last=last, columns=["known_at"]),
+            self.peer_rows(lake, first, last, ["known_at"]),
             lake.read("corporate_actions", first=late, last=upcoming, columns=["known_at"]),
         ]
         newest = [rows.get_column("known_at").max() for rows in delivered]

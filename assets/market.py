@@ -10,12 +10,12 @@ from assets import expectations
 from assets.chain import LATE_SESSIONS, Chain, Metadata, session_of, table_metadata, warning
 from assets.quarantine import releases
 from assets.revisions import as_findings, record_revisions
-from quant.errors import FeedFaultError, SequenceError, expected
+from quant.errors import FeedFaultError, InputError, SequenceError, SourceUnavailableError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
-from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments
+from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments, listings
 from quant.market.universe import universe
 from quant.ports import BarSource, BatchReview, BatchReviewer, Lake, Ledger
 from quant.quality.expectations import expectation_findings
@@ -50,6 +50,37 @@ def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: dat
         decided_through=chain.decided_through(ledger, last),
     )
     return lake.append_new("raw_bars", rows)
+
+
+def ingest_peer_bars(
+    chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, tell: Callable[[str], None]
+) -> tuple[int, str | None]:
+    """Append what the second source, if there is one, delivers of first..last; the number of new rows, and why it did not answer, if so: to
+    compare is worth a warning, and no session's failure.
+    """
+    if chain.peer is None:
+        return 0, None
+    try:
+        begin, end = max(first, chain.peer.first_session()), min(last, chain.peer.last_session(chain.clock.now()))
+        if begin > end:
+            return 0, f"source {chain.peer_name} of [cross_check] has no session of {first} to {last}"
+        rows = raw_bar_rows(
+            delivered_bars(chain.peer, begin, end, tell),
+            facts=chain.peer.facts,
+            calendar=chain.calendar,
+            received_at=chain.clock.now(),
+            known=chain.peer_rows(lake, begin, end, ["session", "symbol", "source", "known_at", "digest"]),
+            decided_through=chain.decided_through(ledger, last),
+        )
+        return lake.append_new("peer_bars", rows), None
+    except (InputError, SourceUnavailableError) as error:
+        return 0, f"[cross_check]: {error}"
+
+
+def peer_closes(chain: Chain, lake: Lake, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """session, symbol, close of the second source for first..last as known by an instant; none without one."""
+    rows = chain.peer_rows(lake, first, last, ["session", "symbol", "source", "close", "known_at"])
+    return bars_as_of(rows, known_by).select("session", "symbol", "close")
 
 
 def ingest_actions(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date) -> int:
@@ -87,6 +118,7 @@ def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date,
     before, eve = chain.back(first, chain.gate.earlier_sessions), first - timedelta(days=1)
     context = bars_as_of(lake.read("raw_bars", first=before, last=eve, columns=[*SEEN, "source", "known_at", "digest"]), known_by)
     actions, released = known_actions(lake, known_by), releases(ledger)
+    ends = endings(actions)
     rows = pl.concat(frame.select("session", "symbol", "digest") for frame in (context, raw))
     result = gate(
         raw,
@@ -96,10 +128,15 @@ def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date,
         calendar=chain.calendar,
         settings=chain.gate,
         absent=chain.source.facts.absent,
-        ended=endings(actions),
+        ended=ends,
         releases=released,
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
-        beside=Beside(actions=actions, released=in_force(released, rows)),
+        beside=Beside(
+            actions=actions,
+            peer_closes=peer_closes(chain, lake, first, last, known_by),
+            listings=listings(ends, chain.calendar),
+            released=in_force(released, rows),
+        ),
     )
     lake.replace("bar_findings", result.findings, first=first, last=last)
     lake.replace("quarantined_bars", result.quarantined, first=first, last=last)
@@ -221,6 +258,9 @@ def market_history(
     first, last = chain.start, chain.history_last
     new = ingest_bars(chain, lake, ledger, first, last, context.log.info)
     context.log.info(f"{new} new raw bars from {first} to {last}")
+    peers, silent = ingest_peer_bars(chain, lake, ledger, first, last, context.log.info)
+    if silent is not None:
+        context.log.warning(f"not cross-checked: {silent}")
     actions = ingest_actions(chain, lake, ledger, first, last)
     revised = [r for table in ("raw_bars", "corporate_actions") for r in record_revisions(chain, lake, ledger, table, first, last)]
     known_by = chain.history_instant(lake, ledger)
@@ -234,6 +274,7 @@ def market_history(
             "symbols": rows["symbol"].n_unique(),
             "new_raw_bars": new,
             "new_actions": actions,
+            **({} if chain.peer is None else {"new_peer_bars": peers}),
             "used_rows_revised": len(revised),
             "quarantined": result.quarantined.height,
             "stopped_sessions": len(stopped_sessions(result.findings)),
@@ -272,13 +313,66 @@ def reviewed_bars(review: BatchReview, session: date) -> tuple[dg.AssetCheckResu
     return result, page
 
 
-def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) -> list[dg.AssetsDefinition]:
-    """The daily links from the source to adjusted bars. ``reviewed``: the accepted bars are held against the suite of expectations, too."""
+@dg.asset_check(
+    asset=market_history,
+    description="Warns of sessions of the history of which the second source ([cross_check]) has no bar; the log of the run says why.",
+)
+def history_is_cross_checked(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+    """Whether rule 19 had closes to compare with in every session."""
+    covered = chain.peer_rows(lake, chain.start, chain.history_last, ["session"])["session"].unique()
+    sessions = chain.calendar.sessions(chain.start, chain.history_last)
+    without = sorted(set(sessions) - set(covered))
+    span = f", {without[0]} to {without[-1]}" if without else ""
+    observed = f"none in {len(without)} of {len(sessions)} sessions{span}"
+    metadata = {"expected": f"bars of the second source, {chain.peer_name}, in every session", "observed": observed}
+    return dg.AssetCheckResult(passed=not without, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
+
+
+def daily_peer_bars(sessions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """The daily link to the second source."""
+
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="market",
+        kinds={"deltalake"},
+        deps=["raw_bars"],  # after it: a session that is refused there asks nobody here
+        check_specs=[
+            dg.AssetCheckSpec(
+                "second_source_answered",
+                asset="peer_bars",
+                description="Warns if the second source ([cross_check]) has no bar of the session: rule 19 has nothing to compare with.",
+            )
+        ],
+    )
+    def peer_bars(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """The session's bars of the second source as received; append-only. Their closes are compared, nothing else reads them."""
+        session = session_of(context)
+        new, silent = ingest_peer_bars(chain, lake, ledger, chain.day_after_previous(session), session, context.log.info)
+        held = chain.peer_rows(lake, session, session, ["symbol"])["symbol"].n_unique()
+        seen: Metadata = {"expected": f"bars of the second source, {chain.peer_name}", "observed": silent or f"bars of {held} symbols"}
+        return dg.MaterializeResult(
+            metadata={**table_metadata(lake, "peer_bars", held), "new_rows": new},
+            check_results=[warning("peer_bars", "second_source_answered", silent is None and held > 0, seen)],
+        )
+
+    return peer_bars
+
+
+def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool, cross_checked: bool = False) -> list[dg.AssetsDefinition]:
+    """The daily links from the source to adjusted bars. ``reviewed``: the accepted bars are held against the suite of expectations, too;
+    ``cross_checked``: with a second source.
+    """
     suite = dg.AssetCheckSpec(
         expectations.CHECK,
         asset="accepted_bars",
         description="Tells of a session whose accepted bars as a whole are not what the sessions before let expect; it stops nothing.",
     )
+    peers = [daily_peer_bars(sessions)] if cross_checked else []
 
     @dg.asset(
         partitions_def=sessions,
@@ -355,7 +449,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) ->
         )
 
     # The actions too: the session's instant is that of everything it needs.
-    arrived = [raw_bars, corporate_actions]
+    arrived = [raw_bars, corporate_actions, *peers]
 
     @dg.multi_asset(
         specs=[
@@ -450,7 +544,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool) ->
             asset_key="instruments", metadata={**table_metadata(lake, "instruments", listed.height), "listed": listed.height - gone}
         )
 
-    return [raw_bars, corporate_actions, gated_bars, adjusted_assets]
+    return [raw_bars, *peers, corporate_actions, gated_bars, adjusted_assets]
 
 
 def require_sound_feed(lake: Lake, session: date) -> None:

@@ -27,6 +27,7 @@ from orchestration.settings import (
     AlpacaSourceSettings,
     FilesSourceSettings,
     Settings,
+    SourceSettings,
     alpaca_keys,
     data_root,
     load_settings,
@@ -46,7 +47,10 @@ if TYPE_CHECKING:
 
 def bar_source(settings: Settings, calendar: ExchangeCalendar, clock: Clock | None = None) -> BarSource:
     """The source that the profile names."""
-    source = settings.source
+    return _source_of(settings.source, calendar, clock)
+
+
+def _source_of(source: SourceSettings, calendar: ExchangeCalendar, clock: Clock | None) -> BarSource:
     universe = None if source.universe == "all" else source.universe
     if isinstance(source, AlpacaSourceSettings):
         return AlpacaSource(
@@ -112,6 +116,8 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
     chain = Chain(
         profile=settings.name,
         source=source,
+        peer=None if settings.cross_check is None else _source_of(settings.cross_check, calendar, clock),
+        peer_name=None if settings.cross_check is None else settings.cross_check.kind,
         calendar=calendar,
         clock=clock,
         strategy=AlphaBaseline.configured(settings.model, user_library(settings), settings.strategy.features),
@@ -352,6 +358,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
     research = [
         market.market_history,
         market.history_is_clean,
+        *([] if chain.peer is None else [market.history_is_cross_checked]),
         features.feature_history,
         features.label_history,
         model.walk_forward,
@@ -362,7 +369,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         factor_report.factor_report,
     ]
     daily_assets = [
-        *market.daily_market_assets(sessions, reviewed=settings.expectations.enabled),
+        *market.daily_market_assets(sessions, reviewed=settings.expectations.enabled, cross_checked=chain.peer is not None),
         *features.daily_feature_assets(sessions),
         *model.daily_model_assets(sessions),
         *trading.daily_booking_assets(sessions),

@@ -170,6 +170,14 @@ def settings_reference() -> str:
         if key == "source":
             for name, model in (("sample", SampleSettings), ("files", FilesSourceSettings), ("alpaca", AlpacaSourceSettings)):
                 parts += [f'\n## [source], kind = "{name}"\n', _doc(model), *_table("source", model)]
+        elif key == "cross_check":
+            parts += [
+                "\n## [cross_check]\n",
+                (
+                    "A second source, with the keys of [source] (`[cross_check.files]`, `[cross_check.alpaca]`). Rule 19 of the gate "
+                    "compares the closes of [source] with its closes; nothing else of it is used. Without this section: no second source."
+                ),
+            ]
         elif key == "model":
             parts += [
                 "\n## [model]\n",

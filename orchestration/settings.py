@@ -91,6 +91,9 @@ class AlpacaSourceSettings(_Section):
     alpaca: AlpacaSettings
 
 
+SourceSettings = Annotated[SampleSettings | FilesSourceSettings | AlpacaSourceSettings, Field(discriminator="kind")]
+
+
 class CalendarSettings(_Section):
     """Range of the history and the first session of the daily chain. ``end`` cuts a source short."""
 
@@ -185,7 +188,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     name: str
-    source: Annotated[SampleSettings | FilesSourceSettings | AlpacaSourceSettings, Field(discriminator="kind")]
+    source: SourceSettings
+    cross_check: SourceSettings | None = None
     calendar: CalendarSettings
     strategy: StrategySettings = StrategySettings()
     model: dict[str, Any] = Field(default_factory=dict)

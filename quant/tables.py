@@ -92,6 +92,9 @@ _CLOCKS: dict[str, Column] = {
     "digest": _name("SHA-256 over source and content, both clocks left out: what is delivered is a new version if it is not the newest's"),
     "origin_digest": _name("SHA-256 of the file or response it was read from; null where the source has none. Not digested", nullable=True),
 }
+_RECEIVED_BARS: dict[str, Column] = {
+    "session": _session(), "symbol": SYMBOL, "source": _name("Source that delivered it"), **_RAW_OHLCV, **_CLOCKS,
+}  # fmt: skip
 
 _TABLES = (
     Table(
@@ -99,7 +102,14 @@ _TABLES = (
         grain="One row per session, symbol, source and version of the row (known_at); as received, append-only.",
         key=("session", "symbol", "source", "known_at", "digest"),
         append_only=True,
-        columns={"session": _session(), "symbol": SYMBOL, "source": _name("Source that delivered it"), **_RAW_OHLCV, **_CLOCKS},
+        columns=_RECEIVED_BARS,
+    ),
+    Table(
+        name="peer_bars",
+        grain="As raw_bars, of the second source that [cross_check] names: rule 19 compares its closes, nothing else reads it.",
+        key=("session", "symbol", "source", "known_at", "digest"),
+        append_only=True,
+        columns=_RECEIVED_BARS,
     ),
     Table(
         name="corporate_actions",

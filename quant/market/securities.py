@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quant.calendar import ExchangeCalendar
 
 RENAME, DELISTING = "rename", "delisting"
+_LISTINGS = pl.Schema({"symbol": pl.String, "listed": pl.Date, "delisted": pl.Date})
 _SPELLS = pl.Schema({"symbol": pl.String, "until": pl.Date, "security": pl.String})
 
 
@@ -49,6 +50,27 @@ def instruments(bars: pl.DataFrame, ends: pl.DataFrame, calendar: ExchangeCalend
         security=pl.coalesce("security", "symbol"),
     )
     return rows.select(TABLES["instruments"].schema.names()).sort(TABLES["instruments"].key)
+
+
+def listings(ends: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFrame:
+    """symbol, listed, delisted (session; null: not yet) of each time that a symbol was a security's, as far as ``ends`` (see endings) tell.
+
+    Only symbols that ended have rows: the first, with listed null, is all that is before its first ending; after that a rename to the
+    symbol lists it. What covers a session so depends on no ending or rename that comes later.
+    """
+    columns = ("symbol", "ex_date", "kind", "new_symbol")
+    ended: dict[str, list[date]] = {}
+    begun: dict[str, list[date]] = {}
+    for symbol, at, kind, new_symbol in ends.select(columns).sort("ex_date").iter_rows():
+        ended.setdefault(symbol, []).append(at)
+        if kind == RENAME and new_symbol is not None:
+            begun.setdefault(new_symbol, []).append(at)
+    rows: list[tuple[str, date | None, date | None]] = []
+    for symbol, stops in sorted(ended.items()):
+        for start in (None, *(at for at in begun.get(symbol, ()) if at >= stops[0])):
+            stop = next((at for at in stops if start is None or at > start), None)
+            rows.append((symbol, start, None if stop is None else calendar.on_or_before(stop - timedelta(days=1))))
+    return pl.DataFrame(rows, schema=_LISTINGS, orient="row")
 
 
 def by_security(rows: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
 from quant.market.contracts import checked
-from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments
+from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments, listings
 from quant.tables import TABLES
 
 DAYS = exchange_calendar().sessions(date(2013, 1, 2), date(2013, 1, 31))
@@ -113,3 +113,30 @@ def test_an_ending_still_to_come_joins_and_parts_no_rows_of_the_past(days: list[
     now = by_security(past, ends(*moves))
     groups = [{tuple(sorted(part["close"])) for _, part in named.group_by("symbol")} for named in (then, now)]
     assert groups[0] == groups[1]
+
+
+def spells(known: pl.DataFrame) -> list[tuple[str, int | None, int | None]]:
+    """(symbol, first and last day) as listings has them."""
+    rows = listings(known, exchange_calendar()).rows()
+    return [(symbol, *(None if at is None else DAYS.index(at) for at in span)) for symbol, *span in rows]
+
+
+def test_a_symbol_is_listed_up_to_its_ending_and_again_from_the_rename_to_it():
+    assert spells(ends()) == []
+    assert spells(ends((3, "A", None), (4, "B", "C"))) == [("A", None, 2), ("B", None, 3)]
+    assert spells(ends((3, "A", None), (5, "B", "A"), (8, "A", "D"))) == [("A", None, 2), ("A", 5, 7), ("B", None, 4)]
+    assert spells(ends((3, "A", "B"), (3, "B", "A"))) == [("A", None, 2), ("A", 3, None), ("B", None, 2), ("B", 3, None)]
+
+
+@given(
+    moves=st.lists(st.tuples(st.integers(1, 15), st.sampled_from("ABC"), st.sampled_from(["A", "B", "C", None])), max_size=6),
+    at=st.integers(0, 16),
+)
+def test_no_later_ending_or_rename_tells_whether_a_symbol_is_listed_on_a_day(moves: list[tuple[int, str, str | None]], at: int):
+    def gone(known: pl.DataFrame) -> set[str]:
+        all_of = listings(known, exchange_calendar())
+        begun = pl.col("listed").is_null() | (pl.col("listed") <= DAYS[at])
+        still = pl.col("delisted").is_null() | (pl.col("delisted") >= DAYS[at])
+        return set(all_of["symbol"]) - set(all_of.filter(begun, still)["symbol"])
+
+    assert gone(ends(*moves)) == gone(ends(*[move for move in moves if move[0] <= at]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import product
@@ -41,7 +42,7 @@ def _of(column: str, *rows: tuple[str, str, float]) -> pl.DataFrame:
     return pl.DataFrame([(date.fromisoformat(day), symbol, value) for day, symbol, value in rows], schema=schema, orient="row")
 
 
-def _listed(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
+def _listed(*rows: tuple[str, str | None, str | None]) -> pl.DataFrame:
     schema = {"symbol": pl.String, "listed": pl.String, "delisted": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("listed", "delisted").str.to_date())
 
@@ -201,8 +202,8 @@ CASES = {
             (FRI, "B", "a close within 0.50% of the other source's 9.0", "close 10.5: 16.67 % apart"),
         ],
         beside=Beside(peer_closes=_of("close", (FRI, "A", 10.4), (FRI, "B", 9.0), (FRI, "C", 10.46), (THU, "C", 5.0))),
-        good=[bar(THU), bar(FRI)],
-        good_beside=Beside(peer_closes=_of("close", (FRI, "A", 10.46), (THU, "Z", 99.0))),
+        good=[bar(THU), bar(FRI), *(bar(day, symbol) for day in (THU, FRI) for symbol in "DE")],
+        good_beside=Beside(peer_closes=_of("close", (FRI, "A", 10.46), (THU, "Z", 99.0), (FRI, "D", math.nan), (FRI, "E", 0.0))),
         first=FRI,
     ),
     "r20_universe_shrinks": Case(
@@ -232,14 +233,15 @@ CASES = {
         ),
     ),
     "r24_not_listed": Case(
-        bad=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B"), bar(THU, "C")],
+        bad=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B"), bar(THU, "C"), bar(THU, "D"), bar(FRI, "D")],
         finds=[
             (THU, "A", "a session from 2013-03-01 to now", "2013-02-28"),
             (FRI, "B", "a session from 2004-08-19 to 2013-02-28", "2013-03-01"),
+            (FRI, "D", "a session to 2013-02-28", "2013-03-01"),
         ],
-        beside=Beside(listings=_listed(("A", FRI, None), ("B", "2004-08-19", THU))),
-        good=[bar(THU), bar(FRI)],
-        good_beside=Beside(listings=_listed(("A", THU, FRI))),
+        beside=Beside(listings=_listed(("A", FRI, None), ("B", "2004-08-19", THU), ("D", None, THU), ("D", "2013-03-04", None))),
+        good=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B")],
+        good_beside=Beside(listings=_listed(("A", THU, FRI), ("B", None, THU), ("B", FRI, None))),
     ),
 }  # fmt: skip
 

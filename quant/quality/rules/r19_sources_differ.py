@@ -12,7 +12,7 @@ from quant.quality.rule import GateView, Rule, Severity, findings
 
 def _find(view: GateView) -> pl.DataFrame:
     warn, block = view.settings.peer_warn_ratio, view.settings.peer_block_ratio
-    peers = view.beside.peer_closes.select("session", "symbol", peer="close").filter(pl.col("peer") > 0)
+    peers = view.beside.peer_closes.select("session", "symbol", peer="close").filter(pl.col("peer").is_finite(), pl.col("peer") > 0)
     both = view.rows.select("session", "symbol", "close").join(peers, on=["session", "symbol"])
     apart = (pl.col("close") / pl.col("peer") - 1).abs()
     bad = both.filter(apart > warn)
