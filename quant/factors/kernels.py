@@ -121,7 +121,7 @@ BAD, EXISTS, POSITION = 0, 1, 2  # registers that are filled before a program ru
 FLAT = 2e-5  # Qlib: a deviation at most this big is none
 LINE = 8  # values in a cache line
 LANES = 32  # values that a loop takes at once
-STREAMED = 256  # values from which on a run of results is written past the cache
+SHORT = 256  # values: every cache line of a shorter run of results is fetched ahead; of a longer one, those at its ends
 MARGIN = LINE  # values at either end of a register that are nobody's: LINE before the rows, LANES after them
 _FLAT_SQUARE = FLAT * FLAT
 STREAMING = (
@@ -518,7 +518,8 @@ def _shape(op: int, r: Floats, n: int, d: int, a0: int, a1: int, a2: int) -> Non
 @_compiled
 def _store(op: int, r: Floats, n: int, a: int, b: int, out: Singles | Floats, known: Bits, at: int, further: int) -> None:
     """a, or a over b, into ``out`` from place ``at`` on, and a bit for each into ``known``; next comes what lies ``further`` on."""
-    for place in range(at, at + n + LINE - 1, LINE if n < STREAMED else n + LINE - 2):
+    prefetch(out, at + n - 1 + further)
+    for place in range(at, at + (n if n < SHORT else 1), LINE):
         prefetch(out, place + further)
     if op == Op.STORE:
         stream(out, at, known, r, a, n)
