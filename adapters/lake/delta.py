@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import date
 
 _COMMIT_TRIES = 5
+_STRANGE = re.compile(r"[^\w/\\:.,+&()~@'-]", re.ASCII)
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
@@ -104,6 +106,10 @@ class DeltaLake:
         alone: bool = False,
         library: Mapping[str, str] | None = None,
     ) -> None:
+        strange = sorted(set(_STRANGE.findall(str(folder))))
+        if strange:  # Delta Lake writes such a folder, and then looks for its files under another name
+            do = "choose another data root: AFTERCLOSE_DATA"
+            raise InputError(expected("a path of ASCII letters, digits and .,+&()~@'=_-", found=strange, where=str(folder), do=do))
         self._folder = folder
         self._library = library
         self._run_id = run_id

@@ -250,3 +250,16 @@ def test_the_warehouse_has_a_view_a_table_and_is_swapped_under_open_readers(tmp_
         names = {name for (name,) in fresh.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     assert names == set(TABLES)
     assert path.stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.parametrize("name", ["with space", "für", "50%", "a#b", "a=b"])
+def test_a_path_that_could_be_written_and_not_read_is_refused_before_anything_is_written(tmp_path: Path, name: str):
+    with pytest.raises(InputError, match=r"path of ASCII letters.*AFTERCLOSE_DATA"):
+        open_lake(tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_path_of_other_ordinary_characters_is_read(tmp_path: Path):
+    lake = open_lake(tmp_path / "a+b,(c)&~@'d")
+    lake.replace("scores", scores((date(2020, 1, 2), "A", 1.0)), first=date(2020, 1, 2), last=date(2020, 1, 2))
+    assert lake.read("scores").height == 1
