@@ -109,7 +109,7 @@ class DeltaLake:
         strange = sorted(set(_STRANGE.findall(str(folder))))
         if strange:  # Delta Lake writes such a folder, and then looks for its files under another name
             do = "choose another data root: AFTERCLOSE_DATA"
-            raise InputError(expected("a path of ASCII letters, digits and .,+&()~@'=_-", found=strange, where=str(folder), do=do))
+            raise InputError(expected("a path of ASCII letters, digits and .,+&()~@'_-", found=strange, where=str(folder), do=do))
         self._folder = folder
         self._library = library
         self._run_id = run_id
