@@ -46,6 +46,10 @@ class LedgerConflictError(LedgerError):
     """Halt: a key that is already in the ledger came back with other content."""
 
 
+class BrokerError(AftercloseError):
+    """Run again later: a broker did not answer, or not completely. What it holds is unknown, never assumed; nothing was guessed from it."""
+
+
 class DeliveryError(AftercloseError):
     """Try again later, and tell elsewhere meanwhile: a channel did not take a notice. ``refused``: it never will take this one."""
 

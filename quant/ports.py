@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import polars as pl
 
 from quant.ledger.entries import Entry
+from quant.trading.brokerage import Acknowledgement, BrokerAccount, BrokerAsset, BrokerCapabilities, BrokerFill, BrokerOrder, BrokerPosition
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent
 
 if TYPE_CHECKING:
@@ -130,14 +131,49 @@ class Lake(Protocol):
 
 @runtime_checkable
 class Broker(Protocol):
-    """Takes orders for the next session's open and reports what became of them."""
+    """Takes orders for the next session and reports what became of them. What cannot be answered is a BrokerError, never an empty answer:
+    a failed report is not "flat".
+    """
 
-    def submit(self, order: Order) -> OrderEvent:
-        """Send one order; ACCEPT or REJECT. Sending the same client_order_id again is one order."""
+    @property
+    def capabilities(self) -> BrokerCapabilities: ...
+
+    def submit(self, order: Order) -> Acknowledgement:
+        """Send one order, once: no retry inside. Sending the same client_order_id again is one order at the broker."""
+        ...
+
+    def find(self, client_order_id: str) -> BrokerOrder | None:
+        """The broker's view of an order; None only if the broker says that it has none of this id."""
+        ...
+
+    def cancel(self, client_order_id: str) -> None:
+        """Ask for the end of an order that may still be open; whether it came in time is for `find` to tell."""
         ...
 
     def outcomes(self, session: date, orders: Sequence[Order]) -> Sequence[Execution | Expiry]:
-        """What happened in ``session`` to ``orders`` (all still open), in the order given."""
+        """What happened in ``session`` to ``orders`` (all still open), in the order given; an order may have several
+        executions. BrokerError while one of them may still execute.
+        """
+        ...
+
+    def open_orders(self) -> Sequence[BrokerOrder]:
+        """Every order of the account that is not terminal."""
+        ...
+
+    def account(self) -> BrokerAccount:
+        """The account now."""
+        ...
+
+    def positions(self) -> Sequence[BrokerPosition]:
+        """Every holding of the account."""
+        ...
+
+    def fills(self, after: str | None = None) -> Sequence[BrokerFill]:
+        """Executions after a cursor, oldest first; all that the broker still has without one."""
+        ...
+
+    def asset(self, symbol: str) -> BrokerAsset | None:
+        """What may be done with a symbol; None if the broker does not know it."""
         ...
 
 

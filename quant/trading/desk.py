@@ -7,9 +7,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from quant.errors import SequenceError, expected
+from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
 from quant.ports import Broker, DecisionRecord, Ledger
+from quant.trading.brokerage import Acknowledgement, Answer
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
@@ -98,7 +99,7 @@ class Desk:
                 decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
                 intents = self.ledger.intend([_intent(order) for order in decision.orders])
             waiting = [order for order in intents if order.state is OrderState.PENDING_NEW]
-            self.ledger.advance(self.book, {order.client_order_id: self.broker.submit(order) for order in waiting})
+            self.ledger.advance(self.book, {order.client_order_id: _event(self.broker.submit(order), order) for order in waiting})
             record = DecisionRecord(
                 book=self.book,
                 session=session,
@@ -144,6 +145,17 @@ class Desk:
 
 def _intent(order: Order) -> Order:
     return order if order.denial else replace(order, state=next_state(order.state, OrderEvent.INTEND, order=order.client_order_id))
+
+
+def _event(said: Acknowledgement, order: Order) -> OrderEvent:
+    if said.answer is Answer.ACCEPTED:
+        return OrderEvent.ACCEPT
+    if said.answer is Answer.REJECTED:
+        return OrderEvent.REJECT
+    where = f"order {order.client_order_id}"
+    raise BrokerError(
+        expected("an order that is accepted or rejected", found=f"{said.answer}: {said.reason}", where=where, do="run the session again")
+    )
 
 
 def _endings(outcomes: Sequence[Execution | Expiry]) -> dict[str, OrderEvent]:

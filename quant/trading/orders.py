@@ -34,6 +34,15 @@ class Leg(StrEnum):
     OPEN = "open"
 
 
+class OrderType(StrEnum):
+    """How and when an order wants to execute."""
+
+    MARKET = "market"  # during the session, at once
+    LIMIT = "limit"  # during the session, at its limit price or better
+    MARKET_ON_OPEN = "market_on_open"  # in the opening auction
+    MARKET_ON_CLOSE = "market_on_close"  # in the closing auction
+
+
 class OrderState(StrEnum):
     """Where an order is in its life; the broker's own words where it has one."""
 
@@ -112,10 +121,10 @@ class Denial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One order for the open of the session after ``session`` (the session of the decision).
+    """One order for the session after ``session`` (the session of the decision), by default for its open.
 
     ``quantity`` is positive whole shares and ``reference_price`` the close that sized it (USD per share), both on the share
-    basis of the next session as far as splits were known at the decision.
+    basis of the next session as far as splits were known at the decision. ``limit_price`` (USD per share) is set on LIMIT orders only.
     """
 
     book: str
@@ -128,6 +137,15 @@ class Order:
     generation: int = 1
     state: OrderState = OrderState.PROPOSED
     denial: Denial | None = None
+    order_type: OrderType = OrderType.MARKET_ON_OPEN
+    limit_price: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        if (self.order_type is OrderType.LIMIT) != (self.limit_price is not None):
+            found = f"{self.order_type} with limit_price {self.limit_price}"
+            raise LedgerError(
+                expected("a limit price on limit orders only", found=found, where=f"order of {self.symbol}", do="set both or none")
+            )
 
     @property
     def client_order_id(self) -> str:

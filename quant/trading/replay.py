@@ -12,10 +12,11 @@ import polars as pl
 from quant.ledger.book import BookState
 from quant.ports import AdjustmentConvention, Broker
 from quant.risk.limit import RiskSettings
+from quant.trading.brokerage import Answer
 from quant.trading.decision import decide
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
-from quant.trading.orders import Execution, Order, OrderEvent
+from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
 from quant.trading.settlement import settle, unforeseen_splits
 from quant.units import ZERO
@@ -59,7 +60,7 @@ def replay(
         decision = decide(
             book=book, state=done.closing, market=market, targets=by_session.get(market.session, targets.clear()), risk=rules.risk
         )
-        pending = [order for order in decision.allowed if broker.submit(order) is OrderEvent.ACCEPT]
+        pending = [order for order in decision.allowed if broker.submit(order).answer is Answer.ACCEPTED]
         state, previous_decision = done.closing, decision_at(market)
         fills = [x for x in outcomes if isinstance(x, Execution)]
         rows = (

@@ -14,9 +14,10 @@ from adapters.ledger import open_ledger
 from quant.errors import SequenceError
 from quant.ledger.book import BookState
 from quant.ports import Ledger
+from quant.trading.brokerage import Acknowledgement, Answer
 from quant.trading.desk import Desk
 from quant.trading.market import SessionMarket
-from quant.trading.orders import Execution, Order, OrderEvent
+from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
 from quant.trading.replay import replay
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
@@ -132,9 +133,9 @@ class _Counting:
         self.sent: list[str] = []
         self._inner = inner
 
-    def submit(self, order: Order) -> OrderEvent:
+    def submit(self, order: Order) -> Acknowledgement:
         self.sent.append(order.client_order_id)
-        return OrderEvent.ACCEPT
+        return Acknowledgement(answer=Answer.ACCEPTED)
 
     def outcomes(self, session, orders):
         return self._inner.outcomes(session, orders)  # type: ignore[attr-defined]
