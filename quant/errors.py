@@ -46,6 +46,10 @@ class LedgerConflictError(LedgerError):
     """Halt: a key that is already in the ledger came back with other content."""
 
 
+class CorruptFileError(AftercloseError):
+    """Restore: a stored file is not what was written. Not a row of it was read."""
+
+
 class BrokerError(AftercloseError):
     """Run again later: a broker did not answer, or not completely. What it holds is unknown, never assumed; nothing was guessed from it."""
 

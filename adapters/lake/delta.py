@@ -11,6 +11,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from adapters.lake.digests import StoredFile, file_path, inspect, record, require_whole
 from quant.errors import InputError, expected
 from quant.factors.library.alpha158 import alpha158_table
 from quant.factors.library.user_factors import user_factors_table
@@ -143,6 +144,7 @@ class DeltaLake:
         delta = self._open(declared, version)
         if delta is None:
             return declared.empty().select(wanted)
+        require_whole(self._path(declared), self._files(declared, delta, first, last))
         clock = pl.col(declared.clock)
         keep = [pl.col(name) == value for name, value in (where or {}).items()]
         keep += [clock >= first] if first is not None else []
@@ -161,8 +163,11 @@ class DeltaLake:
         clauses += [f"{name} = '{value}'" for name, value in (where or {}).items()]
         checked(rows, declared)
         _require_range(rows, declared, first, last)
-        if rows.is_empty() and self._open(declared, None) is None:
+        delta = self._open(declared, None)
+        if rows.is_empty() and delta is None:
             return self._commit(declared, rows, mode="append", predicate=None)
+        if delta is not None:  # the rows around the range are written again: a damaged file must not become a new one
+            require_whole(self._path(declared), self._files(declared, delta, first, last))
         return self._commit(declared, rows, mode="overwrite", predicate=" AND ".join(clauses))
 
     def append_new(self, table: str, rows: pl.DataFrame) -> int:
@@ -194,6 +199,18 @@ class DeltaLake:
     def digest(self, table: str) -> str:
         """See quant.ports.Lake.digest."""
         return frame_digest(self.read(table), self.declared(table))
+
+    def inspected(self, table: str) -> Sequence[StoredFile]:
+        """Every data file of the current version against what was written."""
+        declared = self.declared(table)
+        delta = self._open(declared, None)
+        return [] if delta is None else inspect(self._path(declared), [file_path(uri) for uri in sorted(delta.file_uris())])
+
+    def _files(self, table: Table, delta: DeltaTable, first: date | None, last: date | None) -> Sequence[str]:
+        """The files that may have rows with the clock in first..last."""
+        written = "%Y" if table.partition == "year" else "%Y-%m"
+        spans = [(table.partition, op, day.strftime(written)) for op, day in ((">=", first), ("<=", last)) if day is not None]
+        return delta.file_uris(file_pruning_predicate=spans or None)
 
     def _path(self, table: Table) -> Path:
         return self._folder / table.name
@@ -237,4 +254,7 @@ class DeltaLake:
                     raise
                 self._current.discard(table.name)
         written = self._open(table, None)
-        return written.version() if written else 0
+        if written is None:
+            return 0
+        record(path, written.file_uris())
+        return written.version()

@@ -64,7 +64,7 @@ class DuckDBWarehouse:
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_suffix(f".{os.getpid()}.new")
-        beside.unlink(missing_ok=True)
+        self._sweep()
         try:
             with duckdb.connect(str(beside)) as connection:
                 snapshots = {table: self._lake.snapshot(table) for table in TABLES}
@@ -77,8 +77,13 @@ class DuckDBWarehouse:
             beside.chmod(0o444)
             beside.replace(self._path)
         finally:
-            beside.unlink(missing_ok=True)
+            self._sweep()
         return {table: snapshot.rows if snapshot else 0 for table, snapshot in snapshots.items()}
+
+    def _sweep(self) -> None:
+        """Remove what a build left that was killed or found no room: one run at a time holds a data root."""
+        for left in self._path.parent.glob(f"{self._path.stem}.*.new*"):  # DuckDB keeps a .wal beside
+            left.unlink(missing_ok=True)
 
     def _view(self, connection: duckdb.DuckDBPyConnection, table: str, files: Sequence[str]) -> None:
         columns, missing = self._lake.declared(table).columns, self._lake.missing(table)
