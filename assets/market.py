@@ -128,7 +128,6 @@ def gate_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date,
         calendar=chain.calendar,
         settings=chain.gate,
         absent=chain.source.facts.absent,
-        ended=ends,
         releases=released,
         last_closed_session=chain.calendar.on_or_before(known_by.date()),
         beside=Beside(

@@ -73,18 +73,23 @@ def listings(ends: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_LISTINGS, orient="row")
 
 
+def named(rows: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
+    """``rows`` (session, symbol, ...) as by_security gives them, in whatever number they are there for a session."""
+    return _named(rows.with_columns(traded_as="symbol"), ends, "session", exact=False)
+
+
 def by_security(rows: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
     """``rows`` (session, symbol, ...) by session with the security's name as symbol and ``traded_as``, the symbol that the row has. As they
     are without ``ends`` (see endings). InputError if two rows of a session are of one security.
     """
     if ends.is_empty():
         return rows
-    named = _named(rows.with_columns(traded_as="symbol"), ends, "session", exact=False)
-    keys = named.select("session", "symbol")
-    if (twice := named.filter(keys.is_duplicated()).select("session", "symbol", "traded_as")).height:
+    of_securities = named(rows, ends)
+    keys = of_securities.select("session", "symbol")
+    if (twice := of_securities.filter(keys.is_duplicated()).select("session", "symbol", "traded_as")).height:
         do = "deliver the sessions before a rename under one symbol, or correct the rename"
         raise InputError(expected("one bar a session of each security", found=first_rows(twice), where="bars around a rename", do=do))
-    return named
+    return of_securities
 
 
 def actions_by_security(actions: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:

@@ -13,7 +13,8 @@ import polars as pl
 
 import quant.quality.rules
 from quant.market.contracts import checked
-from quant.quality.moves import jumps, moves
+from quant.market.securities import endings
+from quant.quality.moves import measured
 from quant.quality.release import RELEASES, as_warnings, in_force
 from quant.quality.rule import SEEN, WHOLE_SESSION, Beside, GateSettings, GateView, Rule, Severity
 from quant.tables import TABLES
@@ -58,15 +59,14 @@ def gate(
     absent: frozenset[str],
     last_closed_session: date,
     beside: Beside | None = None,
-    ended: pl.DataFrame | None = None,
     releases: pl.DataFrame | None = None,
 ) -> GateResult:
     """Judge ``rows`` of raw_bars (as of an instant) of the days first..last. A range gives the rows that its parts give, if days between
     sessions go with the session after them: judge D from the day after the session before D. No verdict depends on a later session.
 
     ``context`` has the SEEN columns of the bars received in the ``settings.earlier_sessions`` sessions before ``first``; more do no harm.
-    ``beside`` is what else was known at the instant. ``ended`` (symbol, ex_date) are renames and delistings: from then on the symbol is not
-    expected for having been there before. ``releases`` (quant.quality.release) makes what is found on a row a warning; of duplicates the
+    ``beside`` is what else was known at the instant; from a rename or delisting among its actions on, the symbol is not expected for having
+    been there before. ``releases`` (quant.quality.release) makes what is found on a row a warning; of duplicates the
     released one is accepted. Symbol-sessions with a blocking finding and whole sessions with a stopping one are quarantined, the rest
     accepted. ContractError if ``rows`` has not the columns and types of raw_bars.
     """
@@ -74,13 +74,14 @@ def gate(
     judged = checked(rows, TABLES["raw_bars"]).filter(pl.col("session").is_between(first, last)).sort(*_KEY, "digest")
     before = calendar.sessions(calendar.days[0], first - timedelta(days=1))[-settings.earlier_sessions :]
     earlier = context.select(SEEN).filter(pl.col("session").is_in(before))
-    moved = moves(judged, earlier, known.actions, calendar=calendar, last_closed=last_closed_session, settings=settings)
+    ends = endings(known.actions)
+    moved, jumped = measured(judged, earlier, known, ends, calendar=calendar, last_closed=last_closed_session, settings=settings)
     in_range = pl.col("session").is_between(first, last)
     view = GateView(
         rows=judged,
         earlier=earlier,
         moves=moved.filter(in_range),
-        jumps=jumps(moved, known.released, settings).filter(in_range),
+        jumps=jumped.filter(in_range),
         beside=known,
         flagged=judged.select(_KEY).clear(),
         first=first,
@@ -89,7 +90,7 @@ def gate(
         calendar=calendar,
         absent=absent,
         settings=settings,
-        ended=pl.DataFrame(schema={"symbol": pl.String, "ex_date": pl.Date}) if ended is None else ended.select("symbol", "ex_date"),
+        ended=ends.select("symbol", "ex_date"),
     )
     released = in_force(RELEASES.to_frame() if releases is None else releases, judged)
     on_rows = _found(view, over_findings=False)

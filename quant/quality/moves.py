@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from quant.market.securities import actions_by_security, named
 from quant.quality.rule import PRICES, SEEN
 
 if TYPE_CHECKING:
     from datetime import date
 
     from quant.calendar import ExchangeCalendar
-    from quant.quality.rule import GateSettings
+    from quant.quality.rule import Beside, GateSettings
 
 _KEY = ("symbol", "session")
+_BAR = (*SEEN, "traded_as")
 _CANDIDATE = 0.20  # the smallest split that is looked for is 4:3, a fall of 25 %
 _TRADED = 0.5  # of a jump: with less than this between the close before and the open, the session traded through the levels
 _SWAP = 0.15  # natural logarithm: how near two prices must be to each other's closes before
@@ -52,16 +54,43 @@ class Kind(StrEnum):
     UNEXPLAINED = "unexplained"
 
 
-def moves(
+def measured(
     rows: pl.DataFrame,
     earlier: pl.DataFrame,
+    beside: Beside,
+    ends: pl.DataFrame,
+    *,
+    calendar: ExchangeCalendar,
+    last_closed: date,
+    settings: GateSettings,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """``moves`` and ``jumps`` of the bars of ``earlier`` and ``rows`` (raw_bars), from bar to bar of one security: by ``ends``
+    (quant.market.securities) the first bar under a new symbol is compared with the last one under the old, and the first of a symbol that
+    was delisted with none. symbol and other are what the bars traded under.
+    """
+    bars = named(pl.concat([earlier.select(SEEN), rows.select(SEEN)]), ends)
+    moved = moves(bars, actions_by_security(beside.actions, ends), calendar=calendar, last_closed=last_closed, settings=settings)
+    jumped = jumps(moved, named(beside.released, ends).drop("traded_as"), settings)
+    if ends.is_empty():
+        return moved, jumped
+    names = bars.select("session", other="symbol", other_traded_as="traded_as").unique(["session", "other"])
+    others = jumped.join(names, on=["session", "other"], how="left", maintain_order="left").with_columns(other="other_traded_as")
+    return _as_traded(moved), _as_traded(others.drop("other_traded_as"))
+
+
+def _as_traded(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(symbol="traded_as").sort(_KEY)
+
+
+def moves(
+    bars: pl.DataFrame,
     actions: pl.DataFrame,
     *,
     calendar: ExchangeCalendar,
     last_closed: date,
     settings: GateSettings,
 ) -> pl.DataFrame:
-    """One row per sound bar of ``earlier`` and ``rows`` (raw_bars), sorted by symbol and session.
+    """One row per sound bar of ``bars`` (SEEN and traded_as; symbol is the security), sorted by symbol and session.
 
     Sound is a bar that is alone under its key, in a closed session, with prices above zero, high and low around them and a volume. To the
     SEEN columns come
@@ -77,8 +106,7 @@ def moves(
     - usual_volume: that median, on the bar's own share basis;
     - market: natural logarithm of the session's median ratio; null with fewer than ``market_min_symbols`` of them.
     """
-    bars = _sound(pl.concat([earlier.select(SEEN), rows.select(SEEN)]), calendar, last_closed)
-    indexed = _with_indices(bars, actions)
+    indexed = _with_indices(_sound(bars.select(_BAR), calendar, last_closed), actions)
     since = pl.when(pl.col("symbol") == pl.col("symbol").shift(1)).then(pl.col("number") - pl.col("number").shift(1))
     near = since <= settings.volume_sessions
     same = (since == 1) & (pl.col("close") == pl.col("close").shift(1))

@@ -43,8 +43,8 @@ def times(row: Row, prices: float, volume: float = 1.0) -> Row:
     return {**row, **{name: row[name] * prices for name in ("open", "high", "low", "close", "vwap")}, "volume": row["volume"] * volume}
 
 
-def actions(*rows: tuple[str, str, str, float]) -> pl.DataFrame:
-    """corporate_actions: ex_date, symbol, kind, value."""
+def actions(*rows: tuple[str, str, str, float] | tuple[str, str, str, float, str]) -> pl.DataFrame:
+    """corporate_actions: ex_date, symbol, kind, value, new_symbol of a rename."""
     filled = [
         {
             "ex_date": date.fromisoformat(day),
@@ -52,12 +52,13 @@ def actions(*rows: tuple[str, str, str, float]) -> pl.DataFrame:
             "kind": kind,
             "value": value,
             "pay_date": None,
+            "new_symbol": new_symbol[0] if new_symbol else None,
             "source": "test",
             "known_at": RECEIVED,
             "received_at": RECEIVED,
             "known_at_assumed": False,
             "digest": f"{n:04}",
         }
-        for n, (day, symbol, kind, value) in enumerate(rows)
+        for n, (day, symbol, kind, value, *new_symbol) in enumerate(rows)
     ]
     return pl.DataFrame(filled, schema=TABLES["corporate_actions"].schema)

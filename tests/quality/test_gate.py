@@ -19,7 +19,7 @@ from quant.quality.gate import GateResult, gate, stopped_sessions
 from quant.quality.release import RELEASES
 from quant.quality.rule import Beside, GateSettings
 from quant.tables import TABLES
-from tests.quality.rows import Row, actions, bar, raw, times
+from tests.quality.rows import Row, actions, bar, raw, sound_bars, times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,6 @@ def judged(
     absent: frozenset[str] = frozenset(),
     last_closed: date = FRIDAY,
     beside: Beside | None = None,
-    ended: pl.DataFrame | None = None,
     releases: pl.DataFrame | None = None,
 ) -> GateResult:
     return gate(
@@ -54,7 +53,6 @@ def judged(
         absent=absent,
         last_closed_session=last_closed,
         beside=beside,
-        ended=ended,
         releases=releases,
     )
 
@@ -305,13 +303,57 @@ def test_neither_the_unit_of_prices_nor_the_order_of_rows_changes_a_verdict(
 
 
 def test_a_symbol_that_was_renamed_or_delisted_is_not_missed_from_then_on():
-    ended = pl.DataFrame({"symbol": ["B", "C"], "ex_date": [FRIDAY, THURSDAY]})
+    ended = Beside(actions=actions((FRI, "B", "rename", 1.0, "D"), (THU, "C", "delisting", 10.0)))
     rows = rows_of(symbols="AD").vstack(raw(bar(THU, "B")).with_columns(digest=pl.lit("x")))
     context = raw(*(bar("2013-02-27", symbol) for symbol in "CD"))
-    gone = judged(rows, context=context, ended=ended)
+    gone = judged(rows, context=context, beside=ended)
     assert gone.findings.is_empty()
     missed = judged(rows, context=context).findings.filter(pl.col("symbol") != "*").select("session", "symbol").rows()
     assert missed == [(THURSDAY, "C"), (FRIDAY, "B"), (FRIDAY, "C")]
+
+
+def test_the_first_bar_after_a_rename_is_held_to_the_last_one_under_the_old_symbol():
+    context = raw(*sound_bars("OLD", before=FRI, sessions=8))
+    renamed = Beside(actions=actions((FRI, "OLD", "rename", 1.0, "NEW")))
+    rows = raw(times(bar(FRI, "NEW"), 0.5, 2.0))
+    found = judged(rows, first=FRIDAY, context=context, beside=renamed).findings
+    assert found.select("symbol", "rule").rows() == [("NEW", "r16_split_suspect")]
+    assert "like 2:1 from 10.5 (2013-02-28)" in found["expected"].item()
+    assert judged(rows, first=FRIDAY, context=context, beside=Beside()).findings.filter(pl.col("symbol") == "NEW").is_empty()
+
+
+def test_a_split_under_the_old_symbol_explains_the_first_bar_under_the_new_one():
+    context = raw(*sound_bars("OLD", before=FRI, sessions=8))
+    known = Beside(actions=actions((FRI, "OLD", "rename", 1.0, "NEW"), (FRI, "OLD", "split", 2.0)))
+    assert judged(raw(times(bar(FRI, "NEW"), 0.5, 2.0)), first=FRIDAY, context=context, beside=known).findings.is_empty()
+
+
+def test_a_symbol_that_is_used_again_is_not_compared_with_the_company_that_had_it():
+    context = raw(*sound_bars("A", before=THU, sessions=8))
+    known = Beside(actions=actions((THU, "A", "delisting", 10.0)))
+    rows = raw(times(bar(FRI), 4.0))
+    assert judged(rows, first=FRIDAY, context=context, beside=known).findings.is_empty()
+    assert judged(rows, first=FRIDAY, context=context).findings["rule"].to_list() == ["r16_split_suspect"]
+
+
+def test_a_symbol_that_is_used_again_is_told_for_as_long_as_it_takes_to_be_somebody_elses():
+    days = XNYS.sessions(date(2013, 2, 1), FRIDAY)
+    rows = raw(*(bar(str(day), close=10.5 + n / 100) for n, day in enumerate(days)))
+    ended = pl.DataFrame({"symbol": ["A"], "listed": [None], "delisted": [days[3]]}, schema=Beside().listings.schema)
+    whole = judged(rows, days[0], days[-1], beside=Beside(listings=ended)).findings
+    assert whole["rule"].unique().to_list() == ["r24_not_listed"]
+    assert whole["session"].to_list() == days[4:9]
+    parts = [judged(rows, day, day, context=rows.filter(pl.col("session") < day), beside=Beside(listings=ended)).findings for day in days]
+    assert pl.concat(parts).equals(whole)
+
+
+def test_two_symbols_that_change_places_after_a_rename_are_told_by_the_symbols_that_they_trade_under():
+    context = raw(*sound_bars("OLD", before=FRI, sessions=8), *(times(row, 3.0) for row in sound_bars("B", before=FRI, sessions=8)))
+    known = Beside(actions=actions((FRI, "OLD", "rename", 1.0, "NEW")))
+    found = judged(raw(times(bar(FRI, "NEW"), 3.0), bar(FRI, "B")), first=FRIDAY, context=context, beside=known).findings
+    told = dict(zip(found["symbol"], found["expected"] + found["observed"], strict=True))
+    assert "of NEW" in told["B"]
+    assert "of B" in told["NEW"]
 
 
 def released(*rows: tuple[str, str, str | None]) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """A symbol has bars from its listing to its delisting; others belong to another company that had the name.
 
-Finds nothing for a symbol whose listing is not known.
+Finds nothing for a symbol whose listing is not known, and nothing more once a symbol that ended had a bar in each of the
+``GateSettings.active_sessions`` sessions before: by then it is somebody else's, as table instruments has it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,24 @@ def _find(view: GateView) -> pl.DataFrame:
         spells.join(inside, on=["session", "symbol"], how="anti")
         .sort("session", "symbol", over, pl.when(over).then(delisted), listed, descending=[False, False, True, True, False])
         .unique(["session", "symbol"], keep="first", maintain_order=True)
+        .join(_used_again(view, spells.filter(over)), on=["session", "symbol"], how="anti")
     )
     begin = pl.format("from {} ", listed).fill_null("")
     end = delisted.cast(pl.String).fill_null("now")
     return findings(nearest, expected=pl.format("a session {}to {}", begin, end), observed=session.cast(pl.String))
+
+
+def _used_again(view: GateView, ended: pl.DataFrame) -> pl.DataFrame:
+    """session, symbol of ``ended`` (a row a session after an ending) with a bar in each of the sessions before, all after the ending."""
+    days = view.calendar.days
+    places = pl.DataFrame({"session": days, "place": range(len(days))}, schema={"session": pl.Date, "place": pl.Int64})
+    every = pl.concat([view.earlier.select("session", "symbol"), view.rows.select("session", "symbol")]).unique()
+    held = every.join(places, on="session").select("symbol", bar="session", at="place")
+    since = pl.col("place") - pl.col("at")
+    newest = ended.group_by("session", "symbol").agg(pl.col("delisted").max()).join(places, on="session")
+    before = newest.join(held, on="symbol").filter(since.is_between(1, view.settings.active_sessions), pl.col("bar") > pl.col("delisted"))
+    counted = before.group_by("session", "symbol").len()
+    return counted.filter(pl.col("len") >= view.settings.active_sessions).select("session", "symbol")
 
 
 RULE = Rule(id="r24_not_listed", severity=Severity.WARN, find=_find)
