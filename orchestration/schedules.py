@@ -9,7 +9,8 @@ from orchestration.instance import fail_lost
 
 CATCH_UP_SESSIONS = 10
 RUNS_AT = time(20, 15)
-"""When the daily run begins, New York: once the session's UTC day is over, summer and winter."""
+"""When the daily run begins at the earliest, New York: once the session's UTC day is over, summer and winter."""
+_LAST_CLOSE = time(16)
 _UNDER_WAY_OR_FAILED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -26,13 +27,24 @@ def due_sessions(sessions: dg.PartitionsDefinition, done: set[str], now: datetim
     return [key for key in closed if key not in done][:CATCH_UP_SESSIONS]
 
 
+def cron(publish_delay_minutes: int) -> str:
+    """The cron line, New York: RUNS_AT on weekdays, or when a source is expected to have published a session that closed at 16:00 if
+    that is later; beyond midnight, the mornings after.
+    """
+    earliest, close = (at.hour * 60 + at.minute for at in (RUNS_AT, _LAST_CLOSE))
+    days, minute = divmod(max(earliest, close + publish_delay_minutes), 24 * 60)
+    return f"{minute % 60} {minute // 60} * * {1 + days}-{5 + days}"
+
+
 def after_close(daily: object, sessions: dg.PartitionsDefinition, chain: Chain, finite_end: date | None) -> dg.ScheduleDefinition:
-    """The daily schedule: 20:15 New York on weekdays; holidays and finite sources are skipped with the reason."""
+    """The daily schedule: 20:15 New York on weekdays, or when the source has published; holidays and finite sources are skipped with the
+    reason.
+    """
 
     @dg.schedule(
         job=daily,  # type: ignore[arg-type]
         name="after_close",
-        cron_schedule=f"{RUNS_AT.minute} {RUNS_AT.hour} * * 1-5",
+        cron_schedule=cron(chain.source.facts.publish_delay_minutes),
         execution_timezone="America/New_York",
         description="Runs the daily job for every session that is over and not done yet, in order.",
     )

@@ -27,14 +27,14 @@ from polars.exceptions import PolarsError
 from adapters.sources.checksums import MANIFEST, SIDECAR, listed_digests, require_whole
 from adapters.sources.span import require_reachable
 from adapters.sources.universe import chosen_symbols
-from quant.errors import InputError, expected
+from quant.errors import InputError, SourceUnavailableError, expected
 from quant.market.adjustment import KINDS
 from quant.market.contracts import first_rows, is_unique
 from quant.ports import AdjustmentConvention, SourceFacts
 from quant.quality.rule import WHOLE_SESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import date, datetime
 
     from quant.calendar import ExchangeCalendar
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _SETTING = "[source.files]"
 _ORIGIN = "origin_digest"
+_LOOKS = 5
 _SUFFIXES = (".parquet", ".csv")
 _PRICES = ("open", "high", "low", "close", "vwap")
 _FILE = "file"  # column of rows that are being read: the place of the file that they come from
@@ -154,18 +155,31 @@ class FilesSource:
         return max((day for day in self._sessions if day <= now.date()), default=self._sessions[0])
 
     def bars(self, first: date, last: date) -> pl.DataFrame:
-        self._look()
+        rows = self._still(lambda: self._bars)
         has, where = (self._sessions[0], self._sessions[-1]), str(self._paths["bars"])
         require_reachable(first, last, has=has, calendar=self._calendar, where=where, do="put a file with their bars there")
-        return self._bars.filter(pl.col("session").is_between(first, last))
+        return rows.filter(pl.col("session").is_between(first, last))
 
     def actions(self, first: date, last: date) -> pl.DataFrame:
-        self._look()
-        return self._actions.filter(pl.col("ex_date").is_between(first, last))
+        return self._still(lambda: self._actions).filter(pl.col("ex_date").is_between(first, last))
+
+    def _still(self, read: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+        """What ``read`` gives of files that nobody touched meanwhile: rows and the digest of their file are of one content."""
+        for _ in range(_LOOKS):
+            self._look()
+            rows = read()
+            if self._listed() == self._seen:
+                return rows
+        what, where = "files that stand still while they are read", str(self._paths["bars"])
+        do = "run it again once they are written"
+        raise SourceUnavailableError(expected(what, found=f"changes in each of {_LOOKS} tries", where=where, do=do))
+
+    def _listed(self) -> _Seen:
+        return tuple(_listing(path) for path in self._paths.values() if path is not None)
 
     def _look(self) -> None:
         """Forget what was read if a file came, went or changed since."""
-        seen = tuple(_listing(path) for path in self._paths.values() if path is not None)
+        seen = self._listed()
         if seen != self._seen:
             for read in ("_files", "_absent", "_bars", "_actions", "_sessions"):
                 self.__dict__.pop(read, None)

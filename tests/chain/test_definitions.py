@@ -16,7 +16,7 @@ from adapters.clock import FixedClock
 from adapters.sources.sample import SampleSource
 from assets.chain import Chain
 from orchestration.definitions import alerting_of, build_definitions, last_session
-from orchestration.schedules import CATCH_UP_SESSIONS, due_sessions
+from orchestration.schedules import CATCH_UP_SESSIONS, cron, due_sessions
 from orchestration.settings import FilesSourceSettings
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
@@ -90,6 +90,13 @@ def test_missed_sessions_are_due_in_order_and_at_most_ten_at_a_time(defs: dg.Def
     now = datetime(2013, 2, 14, 1, 15, tzinfo=UTC)
     assert due_sessions(sessions(defs), {"2013-02-01", "2013-02-05"}, now)[:2] == ["2013-02-04", "2013-02-06"]
     assert len(due_sessions(sessions(defs), set(), datetime(2020, 1, 1, tzinfo=UTC))) == CATCH_UP_SESSIONS
+
+
+@pytest.mark.parametrize(
+    ("delay", "line"), [(0, "15 20 * * 1-5"), (255, "15 20 * * 1-5"), (300, "0 21 * * 1-5"), (480, "0 0 * * 2-6"), (960, "0 8 * * 2-6")]
+)
+def test_the_schedule_waits_for_the_source(delay: int, line: str):
+    assert cron(delay) == line
 
 
 def evaluate(defs: dg.Definitions, instance: dg.DagsterInstance, at: datetime) -> dg.SkipReason | list[dg.RunRequest]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from datetime import UTC, date, datetime
+from hashlib import sha256
+from itertools import cycle
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,7 +19,7 @@ from polars.testing import assert_frame_equal
 from adapters.sources import files
 from adapters.sources.files import BadRows, FilesSource
 from quant.calendar import exchange_calendar
-from quant.errors import InputError
+from quant.errors import InputError, SourceUnavailableError
 from quant.ports import AdjustmentConvention
 
 if TYPE_CHECKING:
@@ -311,6 +315,33 @@ def test_a_changed_file_is_delivered_as_it_is_now(source: Callable[..., FilesSou
     assert made.bars(FRIDAY, FRIDAY)["close"].to_list() == [11.0, 21.0]
     changed(close=21.1).tail(2).write_parquet(folder / "2013-03-01.parquet")
     assert made.bars(FRIDAY, FRIDAY)["close"].to_list() == [11.0, 21.1]
+
+
+def test_rows_and_the_digest_of_their_file_are_of_one_content_while_somebody_writes(source: Callable[..., FilesSource], tmp_path: Path):
+    path, stop = tmp_path / "bars.csv", Event()
+    contents = [changed(close=close).write_csv() for close in (21.0, 21.5)]
+    closes = {sha256(text.encode()).hexdigest(): close for text, close in zip(contents, (21.0, 21.5), strict=True)}
+    path.write_text(contents[0])
+
+    def write() -> None:
+        for text in cycle(contents):
+            path.with_suffix(".tmp").write_text(text)
+            path.with_suffix(".tmp").replace(path)
+            if stop.wait(0.004):
+                return
+
+    writer = Thread(target=write)
+    writer.start()
+    told = set()
+    try:
+        for _ in range(60):
+            with suppress(SourceUnavailableError):
+                row = source(path).bars(FRIDAY, FRIDAY).row(1, named=True)
+                told.add((row["close"], closes[row["origin_digest"]]))
+    finally:
+        stop.set()
+        writer.join()
+    assert told <= {(21.0, 21.0), (21.5, 21.5)}
 
 
 def test_a_source_that_grows_is_not_finite(source: Callable[..., FilesSource], folder: Path):
