@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,6 +16,10 @@ class SystemClock:
     def now(self) -> datetime:
         """Current instant, aware, UTC."""
         return datetime.now(UTC)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +35,6 @@ class FixedClock:
     def now(self) -> datetime:
         """``at`` in UTC."""
         return self.at.astimezone(UTC)
+
+    def wait(self, seconds: float) -> None:
+        """Nothing: this clock stands."""

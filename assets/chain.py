@@ -59,6 +59,7 @@ class Chain:
     backtest_range: tuple[date | None, date | None]
     peer: BarSource | None = None
     peer_name: str | None = None
+    dry_run: bool = False
 
     @property
     def history_last(self) -> date:
@@ -182,6 +183,8 @@ class Chain:
             calendar=self.calendar,
             ledger=ledger,
             broker=self.broker(market_of),
+            clock=self.clock,
+            dry_run=self.dry_run,
         )
 
 

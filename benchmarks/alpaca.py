@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import polars as pl
 
+from adapters.clock import FixedClock
 from adapters.sources.alpaca import AlpacaKeys, AlpacaSource
 from benchmarks.measure import MemoryPeak
 from quant.calendar import exchange_calendar
@@ -37,13 +38,6 @@ class Ready(AlpacaServer):
         if key not in self._answers:
             self._answers[key] = super().reply(asked)
         return self._answers[key]
-
-
-class Standing:
-    """A clock that stands still."""
-
-    def now(self) -> datetime:
-        return NOW
 
 
 def universe(symbols: int) -> list[str]:
@@ -98,7 +92,7 @@ def main() -> None:
             universe=universe(chosen.symbols),
             keys=lambda: AlpacaKeys(key_id=KEY_ID, secret=SECRET),
             calendar=exchange_calendar(),
-            clock=Standing(),
+            clock=FixedClock(NOW),
             asof=LAST,
             first_session=sessions[0],
             convention=AdjustmentConvention.PREVIOUS_CLOSE,

@@ -127,6 +127,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         portfolio=settings.portfolio,
         rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
         broker=brokers[settings.broker.kind],
+        dry_run=settings.broker.dry_run,
         exchange=exchange,
         start=start,
         paper_start=paper_start,

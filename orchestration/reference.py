@@ -106,6 +106,7 @@ _MEANINGS = {
     "backtest.start": "first session; none: the first with scores",
     "backtest.end": "last session; none: the last before the paper start",
     "broker.kind": "the embedded simulated exchange",
+    "broker.dry_run": "orders are recorded as dry_run, and nothing is sent",
     "alerts.channels": "every notice goes to all of them at once",
     "alerts.fallback": "in order; the first that works gets, too, what one of the channels did not take",
     "alerts.ui": "address of the UI in links; none: that of `afterclose start`",

@@ -129,9 +129,10 @@ class BacktestSettings(_Section):
 
 
 class BrokerSettings(_Section):
-    """Where orders go."""
+    """Where orders go. In a dry run they are recorded, and nothing is sent."""
 
     kind: Literal["simulated"] = "simulated"
+    dry_run: bool = False
 
 
 Channel = Literal["log", "email", "slack", "webhook"]

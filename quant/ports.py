@@ -12,9 +12,11 @@ import polars as pl
 
 from quant.ledger.entries import Entry
 from quant.trading.brokerage import Acknowledgement, BrokerAccount, BrokerAsset, BrokerCapabilities, BrokerFill, BrokerOrder, BrokerPosition
-from quant.trading.orders import Execution, Expiry, Order, OrderEvent
+from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from quant.alerts.alert import AlertChange, Notice, Observation
     from quant.quality.expectations import Expectation, ExpectationOutcome
     from quant.reports.factors import FactorReport
@@ -48,6 +50,10 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Current instant, aware, UTC."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass."""
         ...
 
 
@@ -138,6 +144,10 @@ class Broker(Protocol):
     @property
     def capabilities(self) -> BrokerCapabilities: ...
 
+    def now(self) -> datetime:
+        """The broker's clock, aware, UTC."""
+        ...
+
     def submit(self, order: Order) -> Acknowledgement:
         """Send one order, once: no retry inside. Sending the same client_order_id again is one order at the broker."""
         ...
@@ -200,6 +210,16 @@ class SessionStart:
     rules: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderStep:
+    """One thing that happened to an order, and the state it led to."""
+
+    recorded_at: datetime
+    event: OrderEvent
+    state: OrderState
+    note: str | None
+
+
 @runtime_checkable
 class Ledger(Protocol):
     """Append-only store of entries, orders, sessions begun and decided, champions and the audit log. Every call is one transaction."""
@@ -224,8 +244,20 @@ class Ledger(Protocol):
         """Orders with their current state, sorted by (session, symbol, leg, generation)."""
         ...
 
-    def advance(self, book: str, events: Mapping[str, OrderEvent]) -> None:
-        """Apply one event to each client_order_id by the table of quant.trading.orders, all or nothing."""
+    def advance(self, book: str, events: Mapping[str, OrderEvent], *, notes: Mapping[str, str] | None = None) -> None:
+        """Apply one event to each client_order_id by the table of quant.trading.orders, all or nothing. ``notes`` (by client_order_id) say
+        what the broker said: its own id of an accepted order, the reason of a rejection.
+        """
+        ...
+
+    def order_history(self, client_order_id: str) -> Sequence[OrderStep]:
+        """Everything that happened to an order, oldest first; none for an order that is not there."""
+        ...
+
+    def trading(self, book: str) -> AbstractContextManager[None]:
+        """Hold the one lock of a book while orders are sent; a holder that dies lets go of it. LedgerError at once if another process, or
+        this one, holds it.
+        """
         ...
 
     def begin(self, start: SessionStart) -> SessionStart:

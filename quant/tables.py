@@ -260,7 +260,7 @@ _TABLES = (
             "side": _name("buy | sell"),
             "quantity": _exact("Whole shares, positive, on the share basis of the next session", "shares"),
             "reference_price": _exact("Close that sized the order, on the share basis of the next session", "USD/share"),
-            "state": _name("accepted | denied"),
+            "state": _name("accepted | denied | rejected (by the broker) | missed (too late to send) | dry_run"),
             "denied_by": _name("Limit that denied it", nullable=True),
             "observed": _float("Value that the limit saw", nullable=True),
             "allowed": _float("Value that the limit allows", nullable=True),

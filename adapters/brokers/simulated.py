@@ -14,7 +14,7 @@ from quant.units import ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import date
+    from datetime import date, datetime
     from decimal import Decimal
     from typing import NoReturn
 
@@ -32,6 +32,9 @@ class SimulatedExchange:
     @property
     def capabilities(self) -> BrokerCapabilities:
         return BrokerCapabilities(name="simulated", embedded=True, order_types=frozenset({OrderType.MARKET_ON_OPEN}), fractional=False)
+
+    def now(self) -> datetime:
+        return self._refuse("the time")
 
     def submit(self, order: Order) -> Acknowledgement:
         """Accepts every order; it is remembered by the ledger, so sending it twice is sending it once."""

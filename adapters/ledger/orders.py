@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from math import nan
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select
 
 from adapters.ledger.schema import order_events, orders
 from quant.errors import LedgerError, expected
-from quant.trading.orders import Denial, Leg, Order, OrderEvent, OrderState, Side, next_state
+from quant.ports import OrderStep
+from quant.trading.orders import Denial, Leg, Order, OrderEvent, OrderState, OrderType, Side, next_state
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -43,23 +45,40 @@ def intend_orders(connection: Connection, wanted: Sequence[Order], recorded_at: 
     return [stored.get(order.client_order_id) or new[order.client_order_id] for order in wanted]
 
 
-def advance_orders(connection: Connection, book: str, events: Mapping[str, OrderEvent], recorded_at: datetime) -> None:
+def advance_orders(
+    connection: Connection, book: str, events: Mapping[str, OrderEvent], notes: Mapping[str, str], recorded_at: datetime
+) -> None:
     """Append one event to each order; LedgerError for an unknown order, another book's, or an event its state does not allow."""
     stored = _by_id(connection, list(events))
     for order_id in events:
         if order_id not in stored or stored[order_id].book != book:
             raise LedgerError(expected("an order of this book", found=order_id, where=f"book {book}", do="intend it before sending it"))
     if events:
-        _append(connection, {order_id: (event, stored[order_id].state) for order_id, event in events.items()}, recorded_at)
+        _append(connection, {order_id: (event, stored[order_id].state) for order_id, event in events.items()}, recorded_at, notes)
 
 
-def _append(connection: Connection, events: Mapping[str, tuple[OrderEvent, OrderState]], recorded_at: datetime) -> None:
+def read_steps(connection: Connection, client_order_id: str) -> list[OrderStep]:
+    """What happened to an order, oldest first."""
+    query = select(order_events).where(order_events.c.client_order_id == client_order_id).order_by(order_events.c.sequence)
+    return [
+        OrderStep(recorded_at=row.recorded_at, event=OrderEvent(row.event), state=OrderState(row.state), note=row.note)
+        for row in connection.execute(query)
+    ]
+
+
+def _append(
+    connection: Connection,
+    events: Mapping[str, tuple[OrderEvent, OrderState]],
+    recorded_at: datetime,
+    notes: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     rows = [
         {
             "recorded_at": recorded_at,
             "client_order_id": order_id,
             "event": event.value,
             "state": next_state(state, event, order=order_id).value,
+            "note": notes.get(order_id),
         }
         for order_id, (event, state) in events.items()
     ]
@@ -110,6 +129,8 @@ def _order_row(order: Order, recorded_at: datetime) -> dict[str, object]:
         "denial_observed": denial and denial.observed,
         "denial_allowed": denial and denial.allowed,
         "denial_unit": denial and denial.unit,
+        "order_type": order.order_type.value,
+        "limit_price": order.limit_price,
     }
 
 
@@ -125,6 +146,8 @@ def _order(row: Row[tuple[object, ...]]) -> Order:
         generation=row.generation,
         state=OrderState(row.state),
         denial=None if row.denial_limit is None else _denial(row),
+        order_type=OrderType(row.order_type),
+        limit_price=row.limit_price,
     )
 
 

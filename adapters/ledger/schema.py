@@ -10,7 +10,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKe
 
 from adapters.ledger.types import ScaledDecimal, UtcInstant
 
-HEAD = "0003"
+HEAD = "0004"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -66,11 +66,13 @@ orders = Table(
     Column("denial_observed", Float),
     Column("denial_allowed", Float),
     Column("denial_unit", String),
+    Column("order_type", String, nullable=False, server_default="market_on_open"),
+    Column("limit_price", EXACT),
     UniqueConstraint("book", "session", "symbol", "leg", "generation", name="orders_identity"),
 )
 
 # One row per thing that happened to an order. state is the fold of the order's events through this one, by quant.trading.orders,
-# so that open orders are found without folding every order ever sent.
+# so that open orders are found without folding every order ever sent. note is what the broker said.
 order_events = Table(
     "order_events",
     metadata,
@@ -79,6 +81,7 @@ order_events = Table(
     Column("client_order_id", String, ForeignKey("orders.client_order_id", name="order_events_order"), nullable=False),
     Column("event", String, nullable=False),
     Column("state", String, nullable=False),
+    Column("note", String),
     Index("order_events_by_order", "client_order_id", "sequence"),
 )
 

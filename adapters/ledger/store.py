@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adapters.ledger.entries import post_entries, read_entries
+from adapters.ledger.lock import hold_book
 from adapters.ledger.migrate import bring_to_head
-from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders
+from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders, read_steps
 from adapters.ledger.records import (
     begin_once,
     crown_champion,
@@ -23,12 +24,13 @@ from adapters.ledger.sqlite import sqlite_engine, transact, writing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from datetime import date, datetime
 
     from sqlalchemy import Engine
 
     from quant.ledger.entries import Entry
-    from quant.ports import Clock, DecisionRecord, Ledger, SessionStart
+    from quant.ports import Clock, DecisionRecord, Ledger, OrderStep, SessionStart
     from quant.trading.orders import Order, OrderEvent
 
 
@@ -69,9 +71,16 @@ class SqlLedger:
         where = of_book(book, states) + ([] if decided is None else [orders_table.c.session == decided])
         return transact(self._reader, lambda connection: read_orders(connection, *where))
 
-    def advance(self, book: str, events: Mapping[str, OrderEvent]) -> None:
-        now = self._clock.now()
-        transact(self._writer, lambda connection: advance_orders(connection, book, events, now))
+    def advance(self, book: str, events: Mapping[str, OrderEvent], *, notes: Mapping[str, str] | None = None) -> None:
+        if events:
+            now = self._clock.now()
+            transact(self._writer, lambda connection: advance_orders(connection, book, events, notes or {}, now))
+
+    def order_history(self, client_order_id: str) -> Sequence[OrderStep]:
+        return transact(self._reader, lambda connection: read_steps(connection, client_order_id))
+
+    def trading(self, book: str) -> AbstractContextManager[None]:
+        return hold_book(self._reader.url.database, book)
 
     def begin(self, start: SessionStart) -> SessionStart:
         return transact(self._writer, lambda connection: begin_once(connection, start))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
-from quant.ports import Broker, DecisionRecord, Ledger
-from quant.trading.brokerage import Acknowledgement, Answer
+from quant.ports import Broker, Clock, DecisionRecord, Ledger
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
 from quant.trading.settlement import Settlement, corporate_action_entries, settle, unforeseen_splits
-from quant.units import ZERO
+from quant.trading.submission import find_out, submit
+from quant.units import CASH_QUANTUM, ZERO, price
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
     from quant.ledger.entries import Entry
     from quant.trading.replay import BookRules
 
-_OPEN = (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
-_NEVER_SENT = (OrderState.PROPOSED, OrderState.PENDING_NEW, OrderState.DENIED, OrderState.REJECTED)
+_WAITING = (OrderState.PENDING_NEW, OrderState.SENT)
+_NEVER_TAKEN = (*_WAITING, OrderState.PROPOSED, OrderState.DENIED, OrderState.MISSED, OrderState.DRY_RUN, OrderState.REJECTED)
+MOST_SKEW = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """One book and what it trades with. ``first_session`` is the session at whose close the book starts with ``deposit`` in cash."""
+    """One book and what it trades with. ``first_session`` is the session at whose close the book starts with ``deposit`` in cash. In a
+    ``dry_run`` orders are recorded and not sent.
+    """
 
     book: str
     first_session: date
@@ -41,6 +44,8 @@ class Desk:
     calendar: ExchangeCalendar
     ledger: Ledger
     broker: Broker
+    clock: Clock
+    dry_run: bool = False
 
     def trades(self, session: date) -> bool:
         """False before the book's first session."""
@@ -49,12 +54,12 @@ class Desk:
     def settlement(self, market: SessionMarket) -> Settlement:
         """The settlement of a session, computed from the ledger up to the session before; nothing is stored.
 
-        SequenceError if the session before has not been decided.
+        SequenceError if the session before has not been decided. BrokerError while one of its orders may still execute.
         """
         session, first = market.session, market.session == self.first_session
         previous = self.calendar.previous(session)
         decision = None if first else self._require_decision(previous, before=session)
-        sent = [o for o in self.ledger.orders(self.book, decided=previous) if o.state not in _NEVER_SENT]
+        sent = [o for o in self.ledger.orders(self.book, decided=previous) if o.state not in _NEVER_TAKEN]
         opening = self.state(previous)
         late = unforeseen_splits(sent, market, decision.decision_at if decision else None)
         ended = {expiry.order.client_order_id for expiry in late}
@@ -63,7 +68,7 @@ class Desk:
             book=self.book,
             opening=opening,
             late=self._late_entries(market, opening),
-            outcomes=[*self.broker.outcomes(session, live), *late],
+            outcomes=[*self._outcomes(market, live), *late],
             market=market,
             convention=self.rules.convention,
             costs=self.rules.costs,
@@ -71,7 +76,13 @@ class Desk:
         )
 
     def settle(self, market: SessionMarket) -> Settlement:
-        """Book a session: post its entries, end its orders. A second call posts and ends nothing."""
+        """Book a session: post its entries, end its orders. A second call posts and ends nothing. Orders of the session before whose fate a
+        run that was killed left open are looked up first.
+        """
+        if market.session != self.first_session:
+            left = self.ledger.orders(self.book, decided=self.calendar.previous(market.session), states=_WAITING)
+            if left:
+                find_out(left, book=self.book, ledger=self.ledger, broker=self.broker)
         done = self.settlement(market)
         self.ledger.post(done.entries)
         self.ledger.advance(self.book, _endings(done.outcomes))
@@ -98,8 +109,7 @@ class Desk:
             if not intents:
                 decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
                 intents = self.ledger.intend([_intent(order) for order in decision.orders])
-            waiting = [order for order in intents if order.state is OrderState.PENDING_NEW]
-            self.ledger.advance(self.book, {order.client_order_id: _event(self.broker.submit(order), order) for order in waiting})
+            self._send(session, [order for order in intents if order.state in _WAITING])
             record = DecisionRecord(
                 book=self.book,
                 session=session,
@@ -109,6 +119,46 @@ class Desk:
             )
             self.ledger.record_decision(record, _summary(record, intents))
         return self.ledger.orders(self.book, decided=session)
+
+    def _send(self, session: date, waiting: Sequence[Order]) -> None:
+        """Submit orders once, or record why not: to a broker apart from us only those of the session that is the newest now, in time for
+        its auction, by a clock that agrees with the broker's.
+        """
+        if not waiting:
+            return
+        unsent = [order for order in waiting if order.state is OrderState.PENDING_NEW]
+        if self.dry_run:
+            note = f"dry run; {self.broker.capabilities.name} was not asked"
+            self.ledger.advance(
+                self.book, {o.client_order_id: OrderEvent.SKIP for o in unsent}, notes={o.client_order_id: note for o in unsent}
+            )
+            return
+        with self.ledger.trading(self.book):
+            waiting = self.ledger.orders(self.book, decided=session, states=_WAITING)  # as they are now that nobody else trades
+            if not self.broker.capabilities.embedded and self._too_late(session):
+                find_out(waiting, book=self.book, ledger=self.ledger, broker=self.broker)
+            else:
+                submit(waiting, book=self.book, ledger=self.ledger, broker=self.broker, clock=self.clock)
+
+    def _too_late(self, session: date) -> bool:
+        """True from the broker's cut-off on the morning of the next session on; BrokerError if the clocks do not agree."""
+        now, theirs = self.clock.now(), self.broker.now()
+        if abs(now - theirs) > MOST_SKEW:
+            do = "set this machine's clock; nothing was sent"
+            raise BrokerError(
+                expected(f"{theirs:%Y-%m-%d %H:%M:%S} UTC, the broker's clock", found=f"{now:%H:%M:%S}", where="our clock", do=do)
+            )
+        cutoff = self.broker.capabilities.opening_cutoff
+        execution = self.calendar.next(session)
+        deadline = self.calendar.open_at(execution) if cutoff is None else datetime.combine(execution, cutoff, self.calendar.zone)
+        return now >= deadline
+
+    def _outcomes(self, market: SessionMarket, live: Sequence[Order]) -> Sequence[Execution | Expiry]:
+        """What became of the orders; a broker apart from us knows the price it gave, and the market the open it is held against."""
+        outcomes = self.broker.outcomes(market.session, live)
+        if self.broker.capabilities.embedded:
+            return outcomes
+        return [_against_the_open(x, market) if isinstance(x, Execution) else x for x in outcomes]
 
     def _late_entries(self, market: SessionMarket, opening: BookState) -> list[Entry]:
         """What the late actions of ``market`` would have booked on their ex-dates, on what was held then, booked in this session.
@@ -147,24 +197,21 @@ def _intent(order: Order) -> Order:
     return order if order.denial else replace(order, state=next_state(order.state, OrderEvent.INTEND, order=order.client_order_id))
 
 
-def _event(said: Acknowledgement, order: Order) -> OrderEvent:
-    if said.answer is Answer.ACCEPTED:
-        return OrderEvent.ACCEPT
-    if said.answer is Answer.REJECTED:
-        return OrderEvent.REJECT
-    where = f"order {order.client_order_id}"
-    raise BrokerError(
-        expected("an order that is accepted or rejected", found=f"{said.answer}: {said.reason}", where=where, do="run the session again")
-    )
+def _against_the_open(execution: Execution, market: SessionMarket) -> Execution:
+    opened = market.opens.get(execution.order.symbol)
+    return execution if opened is None else replace(execution, reference_price=price(opened).quantize(CASH_QUANTUM))
 
 
 def _endings(outcomes: Sequence[Execution | Expiry]) -> dict[str, OrderEvent]:
-    """The event that ends each order still open; orders that ended in an earlier call are left alone."""
+    """The event that ends each order still open, FILL if all of its outcomes left nothing; orders that ended in an earlier call are left
+    alone.
+    """
     events: dict[str, OrderEvent] = {}
     for outcome in outcomes:
-        if outcome.order.state in _OPEN:
-            whole = isinstance(outcome, Execution) and outcome.unfilled == 0
-            events[outcome.order.client_order_id] = OrderEvent.FILL if whole else OrderEvent.EXPIRE
+        name = outcome.order.client_order_id
+        if outcome.order.state.at_broker:
+            whole = isinstance(outcome, Execution) and outcome.unfilled == 0 and events.get(name) is not OrderEvent.EXPIRE
+            events[name] = OrderEvent.FILL if whole else OrderEvent.EXPIRE
     return events
 
 

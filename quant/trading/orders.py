@@ -44,21 +44,41 @@ class OrderType(StrEnum):
 
 
 class OrderState(StrEnum):
-    """Where an order is in its life; the broker's own words where it has one."""
+    """Where an order is in its life: in our words until it was acknowledged, in the broker's (Alpaca's) from then on."""
 
     PROPOSED = "proposed"
     DENIED = "denied"
-    PENDING_NEW = "pending_new"
+    PENDING_NEW = "pending_new"  # written down, not sent yet
+    MISSED = "missed"  # too late to send
+    DRY_RUN = "dry_run"  # recorded instead of sent
+    SENT = "sent"  # on its way: whether it arrived is not known
     ACCEPTED = "accepted"
-    REJECTED = "rejected"
+    NEW = "new"
+    ACCEPTED_FOR_BIDDING = "accepted_for_bidding"
+    PENDING_REVIEW = "pending_review"
+    HELD = "held"
+    STOPPED = "stopped"  # a price is guaranteed, the trade is not reported yet
+    SUSPENDED = "suspended"
+    CALCULATED = "calculated"
+    DONE_FOR_DAY = "done_for_day"
+    PENDING_CANCEL = "pending_cancel"
+    PENDING_REPLACE = "pending_replace"
     PARTIALLY_FILLED = "partially_filled"
     FILLED = "filled"
+    CANCELED = "canceled"
     EXPIRED = "expired"
+    REPLACED = "replaced"
+    REJECTED = "rejected"
 
     @property
     def terminal(self) -> bool:
-        """True if nothing can happen to the order any more."""
-        return self not in {event_from for event_from, _ in ORDER_LIFE}
+        """True if the order asks for nothing any more. A fill that was under way may still be reported for a cancelled or expired one."""
+        return self in TERMINAL
+
+    @property
+    def at_broker(self) -> bool:
+        """True if the broker has taken the order and it may execute."""
+        return self in _WORKING
 
 
 class OrderEvent(StrEnum):
@@ -66,25 +86,86 @@ class OrderEvent(StrEnum):
 
     DENY = "deny"
     INTEND = "intend"  # written to the ledger before anything is sent
+    MISS = "miss"
+    SKIP = "skip"  # in a dry run
+    SEND = "send"  # about to be sent: written before the first byte leaves
     ACCEPT = "accept"
-    REJECT = "reject"
+    OPEN = "open"
+    BID = "bid"
+    REVIEW = "review"
+    HOLD = "hold"
+    STOP = "stop"
+    SUSPEND = "suspend"
+    CALCULATE = "calculate"
+    END_DAY = "end_day"
+    ASK_CANCEL = "ask_cancel"
+    ASK_REPLACE = "ask_replace"
     PARTIAL_FILL = "partial_fill"
     FILL = "fill"
+    CANCEL = "cancel"
     EXPIRE = "expire"
+    REPLACE = "replace"
+    REJECT = "reject"
 
 
+_REPORTED = {
+    OrderEvent.ACCEPT: OrderState.ACCEPTED,
+    OrderEvent.OPEN: OrderState.NEW,
+    OrderEvent.BID: OrderState.ACCEPTED_FOR_BIDDING,
+    OrderEvent.REVIEW: OrderState.PENDING_REVIEW,
+    OrderEvent.HOLD: OrderState.HELD,
+    OrderEvent.STOP: OrderState.STOPPED,
+    OrderEvent.SUSPEND: OrderState.SUSPENDED,
+    OrderEvent.CALCULATE: OrderState.CALCULATED,
+    OrderEvent.END_DAY: OrderState.DONE_FOR_DAY,
+    OrderEvent.ASK_CANCEL: OrderState.PENDING_CANCEL,
+    OrderEvent.ASK_REPLACE: OrderState.PENDING_REPLACE,
+}  # what a broker says of an order of which nothing executed yet
+_ENDED = {
+    OrderEvent.FILL: OrderState.FILLED,
+    OrderEvent.CANCEL: OrderState.CANCELED,
+    OrderEvent.EXPIRE: OrderState.EXPIRED,
+    OrderEvent.REPLACE: OrderState.REPLACED,
+}
+_WORKING = frozenset({*_REPORTED.values(), OrderState.PARTIALLY_FILLED})
+_UNDER_WAY = (OrderState.CANCELED, OrderState.EXPIRED, OrderState.REPLACED)
+TERMINAL = frozenset({OrderState.DENIED, OrderState.MISSED, OrderState.DRY_RUN, OrderState.REJECTED, *_ENDED.values()})
 ORDER_LIFE: dict[tuple[OrderState, OrderEvent], OrderState] = {
     (OrderState.PROPOSED, OrderEvent.DENY): OrderState.DENIED,
     (OrderState.PROPOSED, OrderEvent.INTEND): OrderState.PENDING_NEW,
-    (OrderState.PENDING_NEW, OrderEvent.ACCEPT): OrderState.ACCEPTED,
-    (OrderState.PENDING_NEW, OrderEvent.REJECT): OrderState.REJECTED,
-    (OrderState.ACCEPTED, OrderEvent.PARTIAL_FILL): OrderState.PARTIALLY_FILLED,
-    (OrderState.ACCEPTED, OrderEvent.FILL): OrderState.FILLED,
-    (OrderState.ACCEPTED, OrderEvent.EXPIRE): OrderState.EXPIRED,
-    (OrderState.PARTIALLY_FILLED, OrderEvent.PARTIAL_FILL): OrderState.PARTIALLY_FILLED,
-    (OrderState.PARTIALLY_FILLED, OrderEvent.FILL): OrderState.FILLED,
-    (OrderState.PARTIALLY_FILLED, OrderEvent.EXPIRE): OrderState.EXPIRED,
+    (OrderState.PENDING_NEW, OrderEvent.SEND): OrderState.SENT,
+    (OrderState.PENDING_NEW, OrderEvent.MISS): OrderState.MISSED,
+    (OrderState.PENDING_NEW, OrderEvent.SKIP): OrderState.DRY_RUN,
+    # Whatever is reported of an order that was sent is the acknowledgement; one that never arrived is missed once it is too late.
+    (OrderState.SENT, OrderEvent.MISS): OrderState.MISSED,
+    (OrderState.SENT, OrderEvent.REJECT): OrderState.REJECTED,
+    (OrderState.SENT, OrderEvent.PARTIAL_FILL): OrderState.PARTIALLY_FILLED,
+    **{(OrderState.SENT, event): state for event, state in {**_REPORTED, **_ENDED}.items()},
+    # Brokers publish no order of these: reports come late and out of it. Any of them may follow any other while nothing has executed.
+    **{(state, event): after for state in _REPORTED.values() for event, after in {**_REPORTED, **_ENDED}.items()},
+    **{(state, OrderEvent.PARTIAL_FILL): OrderState.PARTIALLY_FILLED for state in _REPORTED.values()},
+    **{(state, OrderEvent.REJECT): OrderState.REJECTED for state in _REPORTED.values()},
+    # What has executed is never taken back by a late report of a state before it.
+    **{(OrderState.PARTIALLY_FILLED, event): OrderState.PARTIALLY_FILLED for event in (*_REPORTED, OrderEvent.PARTIAL_FILL)},
+    **{(OrderState.PARTIALLY_FILLED, event): state for event, state in _ENDED.items()},
+    # A fill can overtake a cancellation: it is booked, and told.
+    **{(state, OrderEvent.PARTIAL_FILL): state for state in _UNDER_WAY},
+    **{(state, OrderEvent.FILL): OrderState.FILLED for state in _UNDER_WAY},
 }
+_EVENTS = {state: event for event, state in {**_REPORTED, **_ENDED}.items()} | {
+    OrderState.PARTIALLY_FILLED: OrderEvent.PARTIAL_FILL,
+    OrderState.REJECTED: OrderEvent.REJECT,
+    OrderState.PENDING_NEW: OrderEvent.ACCEPT,  # the broker has it, its exchange not yet
+}
+
+
+def reported(status: OrderState) -> OrderEvent:
+    """The event that a broker's report of ``status`` is; LedgerError for a state that no broker reports."""
+    try:
+        return _EVENTS[status]
+    except KeyError:
+        do = "correct the broker's adapter"
+        raise LedgerError(expected("a state that a broker reports", found=status, where="an order's report", do=do)) from None
 
 
 def next_state(state: OrderState, event: OrderEvent, *, order: str) -> OrderState:

@@ -14,6 +14,7 @@ from quant.trading.orders import Execution, Order, OrderState
 from quant.trading.settlement import Settlement, SymbolPnl
 from quant.units import ZERO
 
+_NOT_TAKEN = (OrderState.DENIED, OrderState.REJECTED, OrderState.MISSED, OrderState.DRY_RUN)
 _TERMS = ("price_pnl", "dividends", "cash_in_lieu", "commissions", "borrow", "slippage", "turnover")
 
 
@@ -110,7 +111,7 @@ def order_rows(orders: Sequence[Order]) -> pl.DataFrame:
                 "side": str(o.side),
                 "quantity": o.quantity,
                 "reference_price": o.reference_price,
-                "state": str(OrderState.DENIED if o.denial else OrderState.ACCEPTED),
+                "state": str(o.state if o.state in _NOT_TAKEN else OrderState.ACCEPTED),
                 "denied_by": o.denial.limit if o.denial else None,
                 "observed": o.denial.observed if o.denial else None,
                 "allowed": o.denial.allowed if o.denial else None,

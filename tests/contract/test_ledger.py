@@ -202,7 +202,8 @@ def test_every_order_comes_back_as_it_went_in(ledger: Ledger, made: list[Order])
 
 def test_an_order_intended_again_keeps_its_frozen_quantity_and_state(ledger: Ledger, book: str) -> None:
     ledger.intend([order(book)])
-    ledger.advance(book, {order(book).client_order_id: OrderEvent.ACCEPT})
+    for event in (OrderEvent.SEND, OrderEvent.ACCEPT):
+        ledger.advance(book, {order(book).client_order_id: event})
     again = ledger.intend([order(book, quantity=99), order(book, "AAPL", quantity=5)])
     assert again == [order(book, state=OrderState.ACCEPTED), order(book, "AAPL", quantity=5)]
     assert ledger.orders(book) == [again[1], again[0]]
@@ -246,7 +247,10 @@ def test_orders_are_found_by_the_session_of_the_decision_and_by_state(ledger: Le
 def test_events_move_orders_through_their_life(ledger: Ledger, book: str) -> None:
     ibm, aapl = order(book), order(book, "AAPL")
     ledger.intend([ibm, aapl])
-    ledger.advance(book, {ibm.client_order_id: OrderEvent.ACCEPT, aapl.client_order_id: OrderEvent.REJECT})
+    ledger.advance(book, {ibm.client_order_id: OrderEvent.SEND, aapl.client_order_id: OrderEvent.SEND})
+    ledger.advance(
+        book, {ibm.client_order_id: OrderEvent.ACCEPT, aapl.client_order_id: OrderEvent.REJECT}, notes={aapl.client_order_id: "no"}
+    )
     for event in (OrderEvent.PARTIAL_FILL, OrderEvent.PARTIAL_FILL, OrderEvent.EXPIRE):
         ledger.advance(book, {ibm.client_order_id: event})
     ledger.advance(book, {})
@@ -257,7 +261,7 @@ def test_one_event_that_the_life_does_not_allow_stops_all(ledger: Ledger, book: 
     ibm, aapl = order(book), order(book, "AAPL")
     ledger.intend([ibm, aapl])
     with pytest.raises(LedgerError, match="in state pending_new"):
-        ledger.advance(book, {ibm.client_order_id: OrderEvent.ACCEPT, aapl.client_order_id: OrderEvent.FILL})
+        ledger.advance(book, {ibm.client_order_id: OrderEvent.SEND, aapl.client_order_id: OrderEvent.FILL})
     assert {o.state for o in ledger.orders(book)} == {OrderState.PENDING_NEW}
 
 
@@ -266,7 +270,7 @@ def test_an_event_for_an_order_of_another_book_or_of_none_is_refused(ledger: Led
     ledger.intend([order(other), order(book)])
     for stranger in (order(other).client_order_id, "nobody"):
         with pytest.raises(LedgerError, match=f"expected an order of this book in book {book}, found {stranger}"):
-            ledger.advance(book, {order(book).client_order_id: OrderEvent.ACCEPT, stranger: OrderEvent.ACCEPT})
+            ledger.advance(book, {order(book).client_order_id: OrderEvent.SEND, stranger: OrderEvent.SEND})
     assert {o.state for o in [*ledger.orders(book), *ledger.orders(other)]} == {OrderState.PENDING_NEW}
 
 

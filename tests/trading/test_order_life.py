@@ -11,22 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quant.errors import InputError, LedgerError
-from quant.trading.orders import Leg, OrderEvent, OrderState, Side, client_order_id, next_state
+from quant.trading.orders import ORDER_LIFE, Leg, OrderEvent, OrderState, Side, client_order_id, next_state, reported
 
-# Written out a second time, in the broker's order of things: the table of the product has to agree with this page.
-LIFE = """
-proposed          deny          denied
-proposed          intend        pending_new
-pending_new       accept        accepted
-pending_new       reject        rejected
-accepted          partial_fill  partially_filled
-accepted          fill          filled
-accepted          expire        expired
-partially_filled  partial_fill  partially_filled
-partially_filled  fill          filled
-partially_filled  expire        expired
-"""
-ALLOWED = {(OrderState(a), OrderEvent(b)): OrderState(c) for a, b, c in (line.split() for line in LIFE.split("\n") if line)}
+# Written out a second time, state by state: the table of the product has to agree with this page. "." is the state itself.
+REPORT = {
+    "accept": "accepted",
+    "open": "new",
+    "bid": "accepted_for_bidding",
+    "review": "pending_review",
+    "hold": "held",
+    "stop": "stopped",
+    "suspend": "suspended",
+    "calculate": "calculated",
+    "end_day": "done_for_day",
+    "ask_cancel": "pending_cancel",
+    "ask_replace": "pending_replace",
+}
+END = {"fill": "filled", "cancel": "canceled", "expire": "expired", "replace": "replaced"}
+LIFE: dict[str, dict[str, str]] = {
+    "proposed": {"deny": "denied", "intend": "pending_new"},
+    "pending_new": {"send": "sent", "miss": "missed", "skip": "dry_run"},
+    "sent": {**REPORT, **END, "partial_fill": "partially_filled", "reject": "rejected", "miss": "missed"},
+    **{state: {**REPORT, **END, "partial_fill": "partially_filled", "reject": "rejected"} for state in REPORT.values()},
+    "partially_filled": {**dict.fromkeys(REPORT, "partially_filled"), **END, "partial_fill": "partially_filled"},
+    **{state: {"partial_fill": state, "fill": "filled"} for state in ("canceled", "expired", "replaced")},
+    **{state: {} for state in ("denied", "missed", "dry_run", "filled", "rejected")},
+}
+ALLOWED = {(OrderState(a), OrderEvent(b)): OrderState(c) for a, events in LIFE.items() for b, c in events.items()}
 PAIRS = list(product(OrderState, OrderEvent))
 
 
@@ -39,13 +50,31 @@ def test_every_pair_of_state_and_event_leads_where_the_table_says_or_is_refused(
             next_state(state, event, order="o-1")
 
 
-def test_an_order_ends_denied_rejected_filled_or_expired() -> None:
-    assert {state for state in OrderState if state.terminal} == {
-        OrderState.DENIED,
-        OrderState.REJECTED,
-        OrderState.FILLED,
-        OrderState.EXPIRED,
-    }
+def test_every_state_has_a_line_on_this_page() -> None:
+    assert set(LIFE) == set(OrderState)
+
+
+def test_an_order_ends_unsent_rejected_or_as_the_broker_ends_it() -> None:
+    ends = ["denied", "missed", "dry_run", "rejected", "filled", "canceled", "expired", "replaced"]
+    assert {state for state in OrderState if state.terminal} == set(ends)
+
+
+def test_what_has_executed_is_never_taken_back() -> None:
+    for (before, _), after in ORDER_LIFE.items():
+        if before is OrderState.PARTIALLY_FILLED:
+            assert after is OrderState.PARTIALLY_FILLED or after.terminal
+            assert after is not OrderState.REJECTED
+
+
+@pytest.mark.parametrize("status", [*REPORT.values(), *END.values(), "partially_filled", "rejected"])
+def test_a_brokers_report_leads_a_sent_order_to_the_state_that_it_names(status: str) -> None:
+    assert next_state(OrderState.SENT, reported(OrderState(status)), order="o-1") == status
+
+
+def test_no_broker_reports_a_state_of_ours() -> None:
+    for status in ("proposed", "denied", "missed", "dry_run", "sent"):
+        with pytest.raises(LedgerError, match="expected a state that a broker reports"):
+            reported(OrderState(status))
 
 
 def test_every_state_is_reached_from_proposed() -> None:
@@ -56,7 +85,7 @@ def test_every_state_is_reached_from_proposed() -> None:
 
 
 def test_a_refusal_says_what_would_be_allowed() -> None:
-    with pytest.raises(LedgerError, match="accept, reject in state pending_new"):
+    with pytest.raises(LedgerError, match="send, miss, skip in state pending_new"):
         next_state(OrderState.PENDING_NEW, OrderEvent.FILL, order="o-1")
     with pytest.raises(LedgerError, match=r"nothing \(terminal\)"):
         next_state(OrderState.FILLED, OrderEvent.FILL, order="o-1")

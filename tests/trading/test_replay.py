@@ -36,6 +36,7 @@ def desk_of(folder: Path, days: list[SessionMarket]) -> Desk:
         calendar=CALENDAR,
         ledger=ledger_at(folder),
         broker=exchange(days),
+        clock=FixedClock(KNOWN),
     )
 
 
@@ -112,9 +113,9 @@ class _Cut:
         if name not in ("post", "intend", "advance", "record_decision", "record", "submit"):
             return call
 
-        def cut(*args: object):
+        def cut(*args: object, **options: object):
             self._burn()
-            done = call(*args)
+            done = call(*args, **options)
             self._burn()
             return done
 
@@ -137,8 +138,8 @@ class _Counting:
         self.sent.append(order.client_order_id)
         return Acknowledgement(answer=Answer.ACCEPTED)
 
-    def outcomes(self, session, orders):
-        return self._inner.outcomes(session, orders)  # type: ignore[attr-defined]
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.chaos])])
@@ -163,6 +164,7 @@ def test_a_day_killed_at_any_write_and_run_again_ends_in_the_same_book(tmp_path:
                     calendar=CALENDAR,
                     ledger=_Cut(ledger_at(folder), burning),  # type: ignore[arg-type]
                     broker=_Cut(broker, burning),  # type: ignore[arg-type]
+                    clock=FixedClock(KNOWN),
                 )
                 try:
                     decide(desk, day, targets)

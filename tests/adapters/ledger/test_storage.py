@@ -84,12 +84,12 @@ def test_the_state_of_an_order_is_the_fold_of_its_events(tmp_path: Path) -> None
     ledger = open_ledger(f"sqlite:///{file}", CLOCK)
     order = numbered_order(1)
     ledger.intend([order, numbered_order(2)])
-    for event in (OrderEvent.ACCEPT, OrderEvent.PARTIAL_FILL, OrderEvent.FILL):
+    for event in (OrderEvent.SEND, OrderEvent.ACCEPT, OrderEvent.PARTIAL_FILL, OrderEvent.FILL):
         ledger.advance("paper", {order.client_order_id: event})
     with closing(sqlite3.connect(file)) as connection:
         query = "SELECT event, state FROM order_events WHERE client_order_id = ? ORDER BY sequence"
         rows = connection.execute(query, [order.client_order_id]).fetchall()
-    assert [event for event, _ in rows] == ["intend", "accept", "partial_fill", "fill"]
+    assert [event for event, _ in rows] == ["intend", "send", "accept", "partial_fill", "fill"]
     state = OrderState.PROPOSED
     for event, stored in rows:
         state = next_state(state, OrderEvent(event), order="o")
