@@ -100,13 +100,24 @@ class Reader:
         """The JSON list at a path."""
         return cast("list[dict[str, Any]]", self._get(path, params, lambda body: isinstance(body, list), "a list"))
 
+    def item(self, path: str, params: Mapping[str, object], holds: str) -> dict[str, Any] | None:
+        """The JSON object at a path, which has a field ``holds``; None if the server says that there is none (404)."""
+        try:
+            return cast(
+                "dict[str, Any]", self._get(path, params, lambda body: isinstance(body, dict) and holds in body, f"a field {holds}")
+            )
+        except InputError:
+            if self._transport.status == 404:
+                return None
+            raise
+
     def pages(self, path: str, params: Mapping[str, object], holds: str) -> Iterator[dict[str, Any]]:
         """Field ``holds`` of every page at a path, up to the last one."""
         token: object = None
         seen: set[object] = set()
         while len(seen) < _MOST_PAGES:
             asked = params if token is None else {**params, "page_token": token}
-            page = cast("dict[str, Any]", self._get(path, asked, lambda body: isinstance(body, dict) and holds in body, f"a field {holds}"))
+            page = self._object(path, asked, holds)
             yield page[holds] or {}
             token = page.get("next_page_token")
             if not token:
@@ -116,6 +127,12 @@ class Reader:
             seen.add(token)
         do = "report it to Alpaca"
         raise FeedFaultError(expected("pages that come to an end", found=f"{len(seen)} pages and one of them again", where=path, do=do))
+
+    def _object(self, path: str, params: Mapping[str, object], holds: str) -> dict[str, Any]:
+        def is_whole(body: object) -> bool:
+            return isinstance(body, dict) and holds in body
+
+        return cast("dict[str, Any]", self._get(path, params, is_whole, f"a field {holds}"))
 
     def _get(self, path: str, params: Mapping[str, object], is_whole: Callable[[object], bool], what: str) -> object:
         try:
@@ -188,4 +205,4 @@ def _message(body: str) -> str:
 def _remedy(status: int) -> str:
     if status in (401, 403):
         return "check APCA_API_KEY_ID and APCA_API_SECRET_KEY, and whether the account's subscription allows this feed that soon"
-    return "correct [source] universe and [source.alpaca] in the profile"
+    return "correct [source] universe and [source.alpaca], or [broker.alpaca], in the profile"

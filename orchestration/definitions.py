@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,22 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
     def exchange(market_of: MarketOf) -> Broker:
         return SimulatedExchange(market_of, costs)
 
-    brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange}
+    @cache
+    def alpaca() -> Broker:
+        from adapters.brokers.alpaca import AlpacaBroker
+
+        account = settings.broker.alpaca
+        return AlpacaBroker(
+            alpaca_keys(),
+            url=account.url,
+            clock=clock,
+            calendar=calendar,
+            live_account=account.live_account,
+            allow_live=account.allow_live,
+            timeout_seconds=(min(5.0, account.timeout_seconds), account.timeout_seconds),
+        )
+
+    brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange, "alpaca": lambda market_of: alpaca()}
     chain = Chain(
         profile=settings.name,
         source=source,

@@ -128,11 +128,25 @@ class BacktestSettings(_Section):
     end: date | None = None
 
 
+class AlpacaBrokerSettings(_Section):
+    """An account at Alpaca, on paper. Its keys come from the environment: APCA_API_KEY_ID and APCA_API_SECRET_KEY. Another address than the
+    paper one, or one of this machine, is refused unless `allow_live` is true and AFTERCLOSE__BROKER__ALPACA__LIVE_ACCOUNT has the number of
+    the account that is meant.
+    """
+
+    url: str = "https://paper-api.alpaca.markets"
+    stream_url: str | None = None
+    allow_live: bool = False
+    live_account: str | None = None
+    timeout_seconds: float = Field(default=30.0, gt=0, le=300)
+
+
 class BrokerSettings(_Section):
     """Where orders go. In a dry run they are recorded, and nothing is sent."""
 
-    kind: Literal["simulated"] = "simulated"
+    kind: Literal["simulated", "alpaca"] = "simulated"
     dry_run: bool = False
+    alpaca: AlpacaBrokerSettings = AlpacaBrokerSettings()
 
 
 Channel = Literal["log", "email", "slack", "webhook"]
@@ -179,7 +193,12 @@ class AlertSettings(_Section):
     webhook: WebhookSettings | None = None
 
 
-SECRETS = (("alerts", "email", "password"), ("alerts", "slack", "url"), ("alerts", "webhook", "secret"))
+SECRETS = (
+    ("alerts", "email", "password"),
+    ("alerts", "slack", "url"),
+    ("alerts", "webhook", "secret"),
+    ("broker", "alpaca", "live_account"),  # no secret, but the second of two places that must mean real money
+)
 """Keys that the profile must not have: it is a file that people share."""
 
 

@@ -122,7 +122,8 @@ def _held(order: Order, broker: Broker) -> BrokerOrder | None:
 
 
 def _terms(symbol: str, side: Side, quantity: Decimal, order_type: OrderType) -> str:
-    return f"{side} {quantity.normalize():f} {symbol} {order_type}"
+    """What an order is, as far as every broker keeps it: one for the open may be queued as a market order of the day."""
+    return f"{side} {quantity.normalize():f} {symbol} at {'a limit' if order_type is OrderType.LIMIT else 'the market'}"
 
 
 def _acknowledged(held: BrokerOrder) -> Fate:

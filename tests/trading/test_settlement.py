@@ -14,7 +14,7 @@ from quant.errors import LedgerError
 from quant.ledger.book import BookState, Holding
 from quant.ledger.entries import EntryKind
 from quant.ports import AdjustmentConvention
-from quant.trading.execution import CostSettings, execute_at_open
+from quant.trading.execution import Bar, CostSettings, execute
 from quant.trading.market import CorporateAction, SessionMarket
 from quant.trading.orders import Execution, Expiry, Leg, Order, Side
 from quant.trading.replay import replay
@@ -118,7 +118,9 @@ def test_slippage_is_inside_price_pnl_and_also_shown_apart():
     order = Order(
         book="b", session=date(2020, 1, 2), symbol="AAA", leg=Leg.OPEN, side=Side.BUY, quantity=Decimal(100), reference_price=Decimal(50)
     )
-    fill = execute_at_open(order, DAY, open_price=50.0, prior_median_volume=1e6, costs=CostSettings(slippage_bps=100, impact_coefficient=0))
+    fill = execute(
+        order, DAY, bar=Bar(open=50.0, close=50.0, prior_median_volume=1e6), costs=CostSettings(slippage_bps=100, impact_coefficient=0)
+    )
     assert isinstance(fill, Execution)
     done = run(BookState(cash=Decimal(10_000)), market(), outcomes=[fill])
     assert done.pnl[0].slippage == Decimal("50.000000")
@@ -165,7 +167,7 @@ def test_an_order_fills_up_to_its_share_of_the_auction_and_not_without_bar_price
         reference_price=Decimal(50),
     )
     costs = CostSettings(auction_share_ratio=0.05, participation_cap_ratio=0.2)
-    outcome = execute_at_open(order, DAY, open_price=price, prior_median_volume=volume, costs=costs)
+    outcome = execute(order, DAY, bar=None if price is None else Bar(open=price, close=price, prior_median_volume=volume), costs=costs)
     if filled == 0:
         assert isinstance(outcome, Expiry)
     else:

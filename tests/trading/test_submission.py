@@ -159,12 +159,12 @@ def test_tries_are_bounded(tmp_path: Path):
     assert desk.states() == {"A": "sent"}
 
 
-@pytest.mark.parametrize("other", [{"symbol": "B"}, {"side": Side.BUY}, {"quantity": Decimal(9)}, {"order_type": OrderType.MARKET}])
+@pytest.mark.parametrize("other", [{"symbol": "B"}, {"side": Side.BUY}, {"quantity": Decimal(9)}, {"order_type": OrderType.LIMIT}])
 def test_another_order_under_our_id_is_an_alarm_and_is_not_adopted(tmp_path: Path, other: dict[str, object]):
     desk, wire = Desk(tmp_path, "A"), Wire()
     (order,) = desk.ledger.orders("paper")
     wire.book[order.client_order_id] = held(order, **other)  # type: ignore[arg-type]
-    with pytest.raises(LedgerError, match="expected sell 10 A market_on_open, as it was intended"):
+    with pytest.raises(LedgerError, match="expected sell 10 A at the market, as it was intended"):
         desk.send(wire)
     assert desk.states() == {"A": "sent"}
 

@@ -1,0 +1,1 @@
+"""HTTP services. They bind adapters like orchestration does."""
