@@ -212,13 +212,14 @@ def late_actions(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.
 
 def late_findings(late: pl.DataFrame) -> pl.DataFrame:
     """Late actions in the columns of bar_findings: a finding an action, the same one in each session that it is late for."""
-    return late.select(
+    return late.rechunk().select(
         session="ex_date",
         symbol="symbol",
         rule=pl.format("late_{}", "kind"),
         severity=pl.lit("warn"),
         expected=pl.lit("known by its ex-date"),
         observed=pl.format("{}, known since {}", "value", pl.col("known_at").dt.to_string("%Y-%m-%d %H:%M UTC")),
+        evidence=pl.format("action {}", pl.col("digest").str.head(12)),
     )
 
 

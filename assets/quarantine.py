@@ -1,6 +1,6 @@
 """What people decide about quarantined rows: records of the audit log, which the gate reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -17,8 +17,8 @@ from quant.quality.rule import WHOLE_SESSION
 from quant.tables import TABLES
 
 QUARANTINE = "quarantine"
-"""Kind of the audit log's records: verdict (release | confirm), session, symbol, digests, rules, reason, decided_through."""
-RELEASE, CONFIRM = "release", "confirm"
+"""Kind of the audit log's records: verdict (release | confirm | withdraw), session, symbol, digests, rules, reason, decided_through."""
+RELEASE, CONFIRM, WITHDRAW = "release", "confirm", "withdraw"
 
 
 def verdicts(ledger: Ledger) -> list[Mapping[str, Any]]:
@@ -28,14 +28,22 @@ def verdicts(ledger: Ledger) -> list[Mapping[str, Any]]:
 
 def releases(ledger: Ledger, *, after: date | None = None) -> pl.DataFrame:
     """quant.quality.release.RELEASES of the audit log; with ``after`` only those that the decision of that session did not see."""
-    rows = [
-        (_day(v["session"]), v["symbol"], digest, _day(v["decided_through"]))
-        for v in verdicts(ledger)
-        if v["verdict"] == RELEASE
-        for digest in v["digests"] or [None]
-    ]
+    standing = _standing(verdicts(ledger))
+    rows = [(_day(v["session"]), v["symbol"], digest, _day(v["decided_through"])) for v in standing for digest in v["digests"] or [None]]
     found = pl.DataFrame(rows, schema=RELEASES, orient="row")
     return found if after is None else found.filter(pl.col("decided_through") >= after)
+
+
+def _standing(said: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The releases among ``said`` that were not taken back."""
+    standing: list[Mapping[str, Any]] = []
+    for verdict in said:
+        if verdict["verdict"] == WITHDRAW:
+            about = (verdict["session"], verdict["symbol"])
+            standing = [other for other in standing if (other["session"], other["symbol"]) != about]
+        elif verdict["verdict"] == RELEASE:
+            standing.append(verdict)
+    return standing
 
 
 def _day(text: str | None) -> date | None:
@@ -106,6 +114,34 @@ def decide(chain: Chain, ledger: Ledger, found: Quarantined, *, verdict: str, re
         "rules": found.rules,
         "reason": reason.strip(),
         "decided_through": None if begun is None else begun.session.isoformat(),
+    }
+    ledger.record(QUARANTINE, record)
+    return record
+
+
+def withdraw(chain: Chain, ledger: Ledger, session: date, symbol: str, *, reason: str) -> Mapping[str, object]:
+    """Take back the releases of a symbol-session, and return the record. InputError without a reason, if nothing was released, or if a
+    session was begun since: it was decided with the row, and what is decided stays.
+    """
+    where = f"{symbol} in {session}"
+    if not reason.strip():
+        raise InputError(expected("a reason", found="none", where="--reason of withdraw", do="say what you found"))
+    mine = [v for v in _standing(verdicts(ledger)) if (v["session"], v["symbol"]) == (session.isoformat(), symbol)]
+    if not mine:
+        raise InputError(expected("a release", found="none", where=where, do="see `afterclose quarantine list`"))
+    begun = ledger.begun(chain.paper_book)
+    decided_through = None if begun is None else begun.session.isoformat()
+    if any(v["decided_through"] != decided_through for v in mine):
+        do = "have the source correct the row: a later version of it is judged anew"
+        raise InputError(expected("no session begun since the release", found=decided_through, where=where, do=do))
+    record = {
+        "verdict": WITHDRAW,
+        "session": session.isoformat(),
+        "symbol": symbol,
+        "digests": [digest for v in mine for digest in v["digests"]],
+        "rules": mine[-1]["rules"],
+        "reason": reason.strip(),
+        "decided_through": decided_through,
     }
     ledger.record(QUARANTINE, record)
     return record

@@ -55,6 +55,7 @@ def as_findings(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
             "severity": Severity.WARN.value,
             "expected": f"{_values(record, 'old')}, as used by {_users(record)}",
             "observed": f"{_values(record, 'new')}, known since {record['known_at']}",
+            "evidence": f"{record['table']} of source {record['source']}",
         }
         for record in records
     ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from orchestration.workbench import Workbench
 
 quarantine = typer.Typer(
-    help="Rows that the gate keeps out: list and show them, release or confirm them with a reason.",
+    help="Rows that the gate keeps out: list and show them, release or confirm them with a reason, take a release back.",
     no_args_is_help=True,
 )
 
@@ -20,7 +20,7 @@ SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="Session
 SymbolArgument = Annotated[str, typer.Argument(metavar="SYMBOL", help='Symbol of the row; "*": a session that a feed fault stopped.')]
 ReasonOption = Annotated[str, typer.Option("--reason", help="What was checked; goes into the audit log.")]
 _SHOWN = ("session", "symbol", "open", "high", "low", "close", "volume", "known_at", "origin_digest")
-_STATES = {"release": "released", "confirm": "confirmed"}
+_STATES = {"release": "released", "confirm": "confirmed", "withdraw": "open"}
 
 
 @quarantine.command(name="list")
@@ -55,8 +55,10 @@ def show(session: SessionArgument, symbol: SymbolArgument) -> None:
         for number, row in enumerate(found.rows.select(_SHOWN).iter_rows())
     ]
     print_rows(rows, ["row", *_SHOWN])
-    for rule, severity, wanted, observed in found.findings.select("rule", "severity", "expected", "observed").iter_rows():
-        out.print(f"{rule} ({severity}): expected {wanted}; observed {observed}", soft_wrap=True, highlight=False, markup=False)
+    told = ("rule", "severity", "expected", "observed", "evidence")
+    for rule, severity, wanted, observed, evidence in found.findings.select(told).iter_rows():
+        line = f"{rule} ({severity}): expected {wanted}; observed {observed}; evidence: {evidence}"
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
     for row in accepted.tail(1).iter_rows(named=True):
         out.print(f"last accepted: {row['session']}, close {row['close']}, volume {row['volume']:,.0f}", highlight=False)
 
@@ -78,6 +80,23 @@ def confirm(session: SessionArgument, symbol: SymbolArgument, reason: ReasonOpti
     _decide("confirm", session, symbol, reason, None)
 
 
+@quarantine.command()
+def withdraw(session: SessionArgument, symbol: SymbolArgument, reason: ReasonOption) -> None:
+    """Take a release back, until a session was decided with the row: the next run of its session keeps it out again."""
+    from assets.quarantine import withdraw as take_back
+    from orchestration.workbench import Workbench
+
+    day = parse_session(session, "SESSION")
+    with Workbench.opened() as bench:
+        record = take_back(bench.chain, bench.open_ledger(), day, symbol, reason=reason)
+        out.print(f"taken back: {symbol}, {day}; {record['rules']} keeps it out again", highlight=False, soft_wrap=True)
+        out.print(f"It stays out from the next run of its session on: {_again(bench, day)}", highlight=False, soft_wrap=True)
+
+
+def _again(bench: "Workbench", day: date) -> str:
+    return "afterclose history" if day < bench.paper_start else f"afterclose backfill --from {day}"
+
+
 def _decide(verdict: str, session: str, symbol: str, reason: str, row: int | None) -> None:
     from assets.quarantine import decide, quarantined
     from orchestration.workbench import Workbench
@@ -90,8 +109,7 @@ def _decide(verdict: str, session: str, symbol: str, reason: str, row: int | Non
         named = "the session" if symbol == WHOLE_SESSION else symbol
         out.print(f"{_STATES[verdict]}: {named}, {day}, kept out by {found.rules}", highlight=False, soft_wrap=True)
         if verdict == "release":
-            again = "afterclose history" if day < bench.paper_start else f"afterclose backfill --from {day}"
-            out.print(f"It flows with the next run of its session: {again}", highlight=False, soft_wrap=True)
+            out.print(f"It flows with the next run of its session: {_again(bench, day)}", highlight=False, soft_wrap=True)
 
 
 def _listed(bench: "Workbench", first: date | None) -> list[list[str]]:

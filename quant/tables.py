@@ -156,6 +156,7 @@ _TABLES = (
             "severity": _name("block (the symbol-session is quarantined) | stop (the session stops) | warn"),
             "expected": _name("What the rule expected, with numbers"),
             "observed": _name("What the row holds, with numbers"),
+            "evidence": _name("Versions of the raw rows judged (first 12 digits of their digests) and what a move was measured by"),
         },
     ),
     Table(

@@ -82,13 +82,16 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
 
 
 def _missing(table: Table, stored: DeltaTable) -> pl.Schema:
-    """Columns that read as nulls: factors that came into a library, and what came into an append-only table since its first rows. Any
-    other table without a declared column is broken, and reading it says so.
+    """Columns that read as nulls: factors that came into a library, and what came into an append-only table since its first rows.
+    InputError for any other table without a declared column: it is of an earlier version.
     """
-    if not _grows(table):
-        return pl.Schema()
     names = {field.name for field in stored.schema().fields}
-    return pl.Schema({name: dtype for name, dtype in table.schema.items() if name not in names and table.columns[name].nullable})
+    missing = {name: dtype for name, dtype in table.schema.items() if name not in names}
+    if not _grows(table) and missing:
+        do = "fill a new data root (AFTERCLOSE_DATA) with this version"
+        where = f"table {table.name} of this data root"
+        raise InputError(expected(f"a column {next(iter(missing))}", found=f"columns {', '.join(sorted(names))}", where=where, do=do))
+    return pl.Schema({name: dtype for name, dtype in missing.items() if table.columns[name].nullable})
 
 
 def _grows(table: Table) -> bool:

@@ -207,6 +207,7 @@ def expectation_findings(outcomes: Sequence[ExpectationOutcome], session: date) 
             "severity": Severity.WARN.value,
             "expected": outcome.expectation.expected,
             "observed": outcome.observed,
+            "evidence": "the session's accepted bars",
         }
         for outcome in outcomes
         if not outcome.passed

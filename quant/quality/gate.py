@@ -100,7 +100,7 @@ def gate(
     found = pl.concat([on_rows, _found(replace(view, flagged=flagged), over_findings=True)]).sort(*_KEY, "rule")
     marked = _marked(judged, found, released)
     return GateResult(
-        findings=as_warnings(found, released),
+        findings=_with_evidence(as_warnings(found, released), judged, moved),
         accepted=marked.filter(pl.col("rules") == "").select(list(TABLES["accepted_bars"].columns)),
         quarantined=_quarantined(marked.filter(pl.col("rules") != "")),
     )
@@ -114,9 +114,26 @@ def stopped_sessions(findings: pl.DataFrame) -> list[date]:
 def _found(view: GateView, *, over_findings: bool) -> pl.DataFrame:
     """Rows of bar_findings of the rules of one stage; one for a key that a rule found several times (duplicate rows)."""
     found = [_attributed(rule.find(view), rule) for rule in rules() if rule.over_findings == over_findings]
-    columns = list(TABLES["bar_findings"].columns)
-    every = pl.concat([TABLES["bar_findings"].empty(), *(frame.select(columns) for frame in found)])
+    empty = TABLES["bar_findings"].empty().drop("evidence")
+    columns = empty.columns
+    every = pl.concat([empty, *(frame.select(columns) for frame in found)])
     return every.sort(columns).unique([*_KEY, "rule"], keep="first", maintain_order=True)
+
+
+def _with_evidence(found: pl.DataFrame, judged: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
+    """``found`` with the versions of the raw rows that were judged and what their move was measured by."""
+    known = pl.col("known_at").dt.to_string("%Y-%m-%d %H:%M UTC")
+    row = pl.format("raw row {} known {}", pl.col("digest").str.head(12), known)
+    rows = judged.rechunk().group_by(_KEY).agg(row=row.str.join(" and "))
+    whole = judged.group_by("session").agg(received=pl.format("{} rows received", pl.len()))
+    volume = pl.format(", volume {} x its median", pl.col("volume_ratio").round(1)).fill_null("")
+    market = pl.format(", market {} %", ((pl.col("market").exp() - 1) * 100).round(1) + 0.0).fill_null("")
+    before = pl.format("; close {} in {} before it{}{}", "before_close", "before_session", volume, market)
+    measured_by = moved.join(found, on=_KEY, how="semi").rechunk().select(*_KEY, before=before)
+    joined = found.join(rows, on=_KEY, how="left", maintain_order="left").join(whole, on="session", how="left", maintain_order="left")
+    told = joined.join(measured_by, on=_KEY, how="left", maintain_order="left")
+    evidence = pl.coalesce("row", "received", pl.lit("no row received")) + pl.col("before").fill_null("")
+    return told.with_columns(evidence=evidence).select(list(TABLES["bar_findings"].columns))
 
 
 def _attributed(found: pl.DataFrame, rule: Rule) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from adapters.lake.delta import frame_digest
 from adapters.sources.sample import SampleSource
 from assets.features import compute_features, compute_labels
 from assets.market import gate_bars
-from assets.quarantine import decide, last_verdicts, quarantined, releases
+from assets.quarantine import decide, last_verdicts, quarantined, releases, withdraw
 from assets.revisions import as_findings
 from orchestration.cli import app
 from orchestration.definitions import alerting_of, bar_source, build_chain
@@ -32,6 +32,7 @@ from quant.calendar import exchange_calendar
 from quant.errors import AftercloseError, InputError, SequenceError
 from quant.ledger.entries import EntryKind
 from quant.market.as_of import bars_as_of
+from quant.ports import SessionStart
 from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.orders import OrderState
@@ -351,6 +352,34 @@ def test_a_jump_that_is_released_lets_the_sessions_after_it_flow(case: Case):
     decide(chain, ledger, quarantined(chain, lake, ledger, D3, row["symbol"].item()), verdict="release", reason="it lost a lawsuit")
     assert kept_out() == []
     assert gate_bars(lenient, lake, ledger, D4, D4, then).quarantined.is_empty()  # as the daily chain does it
+
+
+def test_a_release_can_be_taken_back_until_a_session_was_begun_with_it(case: Case):
+    root, chain = case.root, build_chain(case.settings, bar_source(case.settings, exchange_calendar()), SystemClock())
+    lake, ledger, came = root.lake, root.ledger, chain.instant(root.lake, root.ledger, D2)
+    row = lake.read("raw_bars", first=D2, last=D2).head(1)
+    tenfold = row.with_columns(pl.col("open", "high", "low", "close") * 10, session=D3, digest=pl.lit("tenfold"), known_at=pl.lit(came))
+    lake.append_new("raw_bars", tenfold)
+    lenient = replace(chain, gate=chain.gate.model_copy(update={"feed_fault_ratio": 1.0, "universe_stop_ratio": 1.0}))
+    symbol, then = row["symbol"].item(), chain.publish_at(D3)
+
+    def kept_out() -> int:
+        return gate_bars(lenient, lake, ledger, D3, D3, then).quarantined.height
+
+    assert kept_out() == 1
+    with pytest.raises(InputError, match="expected a release"):
+        withdraw(chain, ledger, D3, symbol, reason="never mind")
+    decide(chain, ledger, quarantined(chain, lake, ledger, D3, symbol), verdict="release", reason="the news says so")
+    assert kept_out() == 0
+    with pytest.raises(InputError, match="expected a reason"):
+        withdraw(chain, ledger, D3, symbol, reason=" ")
+    withdraw(chain, ledger, D3, symbol, reason="the news was of another company")
+    assert kept_out() == 1
+    decide(chain, ledger, quarantined(chain, lake, ledger, D3, symbol), verdict="release", reason="it was of this one")
+    assert kept_out() == 0
+    ledger.begin(SessionStart(book="paper", session=D3, decision_at=then, rules="{}"))
+    with pytest.raises(InputError, match="expected no session begun since the release"):
+        withdraw(chain, ledger, D3, symbol, reason="too late")
 
 
 @pytest.mark.slow

@@ -81,4 +81,5 @@ def test_a_failure_is_a_finding_of_the_symbol_at_fault_or_of_the_session(symbols
         ExpectationOutcome(expectation=expectation, passed=passed, observed="high 1 open 2", symbols=symbols) for passed in (True, False)
     ]
     found = checked(expectation_findings(outcomes, SESSION), TABLES["bar_findings"])
-    assert found.rows() == [(SESSION, symbol, "e06_open_not_above_high", "warn", "high >= open", "high 1 open 2")]
+    told = ("e06_open_not_above_high", "warn", "high >= open", "high 1 open 2", "the session's accepted bars")
+    assert found.rows() == [(SESSION, symbol, *told)]

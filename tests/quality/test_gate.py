@@ -356,6 +356,25 @@ def test_two_symbols_that_change_places_after_a_rename_are_told_by_the_symbols_t
     assert "of B" in told["NEW"]
 
 
+def test_a_finding_has_the_raw_row_that_was_judged_and_what_its_move_was_measured_by_as_evidence():
+    context = raw(*sound_bars("A", before=FRI, sessions=8))
+    found = judged(raw(times(bar(FRI), 0.5, 2.0)).with_columns(digest=pl.lit("0123456789abcdef")), first=FRIDAY, context=context).findings
+    assert found["evidence"].to_list() == [
+        "raw row 0123456789ab known 2013-03-04 00:00 UTC; close 10.5 in 2013-02-28 before it, volume 2.0 x its median"
+    ]
+    missing = judged(rows_of(symbols="A"), context=raw(*sound_bars("B", before=THU))).findings
+    assert missing.filter(pl.col("symbol") == "B")["evidence"].unique().to_list() == ["1 rows received"]
+
+
+def test_frames_in_any_number_of_chunks_are_judged_the_same():
+    rows = rows_of(B={"high": 9.5}, C={"close": 30.0, "high": 31.0}, D={"volume": -1.0})
+    context = raw(*(row for symbol in FIVE for row in sound_bars(symbol, before=THU, sessions=8)))
+    whole = judged(rows, context=context)
+    pieces = pl.concat([raw(), *(rows[n : n + 1] for n in range(rows.height)), raw()], rechunk=False)
+    chunked = judged(pieces, context=pl.concat([raw(), context, raw()], rechunk=False))
+    assert (chunked.findings.equals(whole.findings), chunked.accepted.equals(whole.accepted)) == (True, True)
+
+
 def released(*rows: tuple[str, str, str | None]) -> pl.DataFrame:
     """(session, symbol, digest)."""
     made = [(date.fromisoformat(day), symbol, digest, None) for day, symbol, digest in rows]
