@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -296,7 +297,10 @@ def reviewed_bars(review: BatchReview, session: date) -> tuple[dg.AssetCheckResu
     where an expectation failed that holds whatever the market did.
     """
     failed = [outcome for outcome in review.outcomes if not outcome.passed]
-    page: Metadata = {"expectations_page": dg.MetadataValue.path(review.page)} if review.page else {}
+    page: Metadata = {}
+    if review.page:
+        index = Path(review.page).with_name("index.html")
+        page = {"expectations_page": dg.MetadataValue.path(review.page), "expectations_index": dg.MetadataValue.path(str(index))}
     sure = any(outcome.expectation.sure for outcome in failed)
     result = dg.AssetCheckResult(
         asset_key="accepted_bars",

@@ -1,4 +1,4 @@
-"""A session's batch as a suite of Great Expectations, and its Data Docs page: reports/data-docs/SESSION.html.
+"""A session's batch as a suite of Great Expectations, and its Data Docs page: reports/data-docs/SESSION.html, with index.html over them.
 
 The page is rendered by Data Docs into a frame of ours (session.html): the one it comes with loads style sheets and scripts of seven hosts.
 """
@@ -11,17 +11,21 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment
 
 from quant.alerts.alert import one_line
 from quant.ports import BatchReview
 from quant.quality.expectations import ExpectationOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import date
 
     import polars as pl
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from quant.quality.expectations import Expectation
 
 _SHOWN = 3
+_SESSIONS = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].html"
+_OUTCOMES = re.compile(r'name="outcomes" content="(\d+)/(\d+)"')
+_HEAD = 1000
 _NAME = "accepted_bars"
 
 
@@ -49,15 +56,44 @@ class DataDocs:
         return BatchReview(outcomes=outcomes, page=str(self._put(f"{session}.html", _page(result, outcomes, session))))
 
     def _put(self, name: str, page: str) -> Path:
-        """Whole or not at all; then the oldest pages beyond the bound go."""
+        """Whole or not at all; then the oldest pages beyond the bound go, and the index is made of what is there."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._write(name, page)
+        pages = sorted(self._folder.glob(_SESSIONS))
+        for old in pages[: -self._pages]:
+            old.unlink(missing_ok=True)
+        self._write("index.html", _index(reversed(pages[-self._pages :])))
+        return path
+
+    def _write(self, name: str, page: str) -> Path:
         path = self._folder / name
         beside = path.with_suffix(f".{os.getpid()}")
         beside.write_text(page, encoding="utf-8")
         beside.replace(path)
-        for old in sorted(self._folder.glob("*.html"))[: -self._pages]:
-            old.unlink(missing_ok=True)
         return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    session: str
+    met: int
+    total: int
+
+    @property
+    def whole(self) -> bool:
+        return self.met == self.total
+
+
+def _index(pages: Iterable[Path]) -> str:
+    """The page over the sessions' pages, in the order given; each says near its top how many expectations were met."""
+    listed: list[_Listed] = []
+    for page in pages:
+        with page.open(encoding="utf-8") as opened:
+            found = _OUTCOMES.search(opened.read(_HEAD))
+        if found:
+            listed.append(_Listed(page.stem, int(found[1]), int(found[2])))
+    template = (Path(__file__).parent / "index.html").read_text(encoding="utf-8")
+    return Environment(autoescape=True).from_string(template).render(pages=listed)
 
 
 def _validated(batch: pl.DataFrame, suite: Sequence[Expectation], session: date) -> ExpectationSuiteValidationResult:

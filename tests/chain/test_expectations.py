@@ -111,8 +111,13 @@ def test_the_page_shows_what_failed_asks_for_nothing_and_takes_no_markup_from_a_
 def test_a_session_has_one_page_and_only_the_newest_are_kept(docs: DataDocs, tmp_path: Path):
     days = [SESSION + timedelta(days=n) for n in (0, 1, 2, 2)]
     pages = [docs.review(BATCH, SUITE, day).page for day in days]
-    assert sorted((tmp_path / "data-docs").iterdir()) == sorted({Path(page) for page in pages[1:]})
+    assert sorted((tmp_path / "data-docs").iterdir()) == sorted({*(Path(page) for page in pages[1:]), tmp_path / "data-docs/index.html"})
     assert "all met" in Path(pages[-1]).read_text()
+    failing = docs.review(BATCH.head(0), SUITE, days[1]).page
+    index = (tmp_path / "data-docs" / "index.html").read_text()
+    assert index.index(Path(pages[-1]).name) < index.index(Path(failing).name), "the newest first"
+    assert f"1 of {len(set(pages[1:]))} with a failure" in index
+    assert f"{len(SUITE) - 3} of {len(SUITE)}</td>" in index
 
 
 # From a broken bar to the alert.
@@ -161,7 +166,7 @@ def test_a_failing_expectation_is_a_failed_check_with_its_page_and_an_alert_and_
     made = {made.label: made.metadata for made in done.asset_materializations_for_node("gated_bars")}
     for metadata in (check.metadata, made["accepted_bars"]):
         linked = [value.path for value in metadata.values() if isinstance(value, dg.PathMetadataValue)]
-        assert linked == [str(page)]
+        assert linked == [str(page), str(page.with_name("index.html"))]
     assert "e11_volume_sum" in page.read_text()
     told = standing(root, BUSY)
     assert set(told) == {"e11_volume_sum", "expectations_are_met of accepted_bars"}
