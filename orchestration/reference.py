@@ -106,6 +106,8 @@ _MEANINGS = {
     "backtest.start": "first session; none: the first with scores",
     "backtest.end": "last session; none: the last before the paper start",
     "broker.kind": "the embedded simulated exchange",
+    "audit.anchors": "folder on another disk or machine that gets a copy of every anchor; none: they are in the data root only",
+    "audit.key": "file of the Ed25519 key that signs them, made if it is not there; none: audit/key.pem of the data root",
     "alerts.channels": "every notice goes to all of them at once",
     "alerts.fallback": "in order; the first that works gets, too, what one of the channels did not take",
     "alerts.ui": "address of the UI in links; none: that of `afterclose start`",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from math import nan
+from itertools import groupby
+from math import isfinite, nan
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select
 
+from adapters.ledger.audit import record_audit
 from adapters.ledger.schema import order_events, orders
 from quant.errors import LedgerError, expected
 from quant.trading.orders import Denial, Leg, Order, OrderEvent, OrderState, Side, next_state
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
 IDS_A_QUERY = 10_000  # SQLite takes 32,766 parameters
+INTENT = (
+    "client_order_id", "symbol", "leg", "generation", "side", "quantity", "reference_price",
+    "denial_limit", "denial_observed", "denial_allowed", "denial_unit",
+)  # fmt: skip
 FIRST_EVENT = {OrderState.PENDING_NEW: OrderEvent.INTEND, OrderState.DENIED: OrderEvent.DENY}
 
 
@@ -39,6 +45,7 @@ def intend_orders(connection: Connection, wanted: Sequence[Order], recorded_at: 
     events = {order_id: _first_event(order) for order_id, order in new.items()}
     if new:
         connection.execute(insert(orders), [_order_row(order, recorded_at) for order in new.values()])
+        _audit_intents(connection, list(new.values()), recorded_at)
         _append(connection, {order_id: (event, OrderState.PROPOSED) for order_id, event in events.items()}, recorded_at)
     return [stored.get(order.client_order_id) or new[order.client_order_id] for order in wanted]
 
@@ -64,6 +71,21 @@ def _append(connection: Connection, events: Mapping[str, tuple[OrderEvent, Order
         for order_id, (event, state) in events.items()
     ]
     connection.execute(insert(order_events), rows)
+    record_audit(
+        connection, "order_events", {"events": {row["client_order_id"]: [row["event"], row["state"]] for row in rows}}, recorded_at
+    )
+
+
+def _audit_intents(connection: Connection, new: Sequence[Order], recorded_at: datetime) -> None:
+    """One entry a book and session: the orders as reviewed, denied ones with what the limit saw."""
+    for (book, session), group in groupby(sorted(new, key=lambda o: (o.book, o.session)), key=lambda o: (o.book, o.session)):
+        rows = [[_audited(value) for name, value in _order_row(order, recorded_at).items() if name in INTENT] for order in group]
+        record_audit(connection, "intents", {"book": book, "session": session, "columns": INTENT, "rows": rows}, recorded_at)
+
+
+def _audited(value: object) -> object:
+    """A number that a limit did not see is none."""
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _by_id(connection: Connection, ids: Sequence[str]) -> dict[str, Order]:

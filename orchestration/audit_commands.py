@@ -1,0 +1,195 @@
+"""`afterclose audit`: whether the log is what was recorded, its anchors and its key, and the month for compliance. Trees of `explain`."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.tree import Tree
+
+from orchestration.terminal import err, out, print_rows
+from quant.audit.anchor import Anchor, Verification, anchor_fault, days, verify
+from quant.audit.lineage import Link, Recomputed
+from quant.errors import InputError, expected
+
+if TYPE_CHECKING:
+    from orchestration.workbench import Workbench
+
+audit = typer.Typer(
+    help="The hash-chained log of everything that led to an order: verify it, anchor it, report a month. More: docs/audit.md.",
+    no_args_is_help=True,
+)
+
+
+@audit.command(name="verify")
+def verify_log(
+    anchor: Annotated[Path | None, typer.Option(metavar="FILE", help="Anchors kept elsewhere; default: those of the data root.")] = None,
+    public_key: Annotated[str | None, typer.Option(metavar="HEX", help="Key that must have signed them; default: the data root's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Walk through the whole log and name the first entry that is not what was recorded. Exit 1 if there is one."""
+    from orchestration.workbench import Workbench
+
+    if anchor is not None and not anchor.is_file():
+        raise InputError(expected("a file of anchors", found="none", where=str(anchor), do="name one: audit/anchors.jsonl or its copy"))
+    with Workbench.opened() as bench:
+        began = time.perf_counter()
+        found, anchors = verification(bench, anchor, public_key)
+        seconds = time.perf_counter() - began
+    if as_json:
+        told = {"sound": found.sound, "faults": [str(fault) for fault in found.faults], "entries": found.entries, "head": found.head}
+        sys.stdout.write(json.dumps({**told, "anchors": found.anchors, "anchored": found.anchored}, indent=1) + "\n")
+    else:
+        for line in verification_lines(found, anchors, seconds):
+            out.print(line, soft_wrap=True, highlight=False, markup=False)
+    if not found.sound:
+        err.print(f"[bold red]failed:[/] {escape(str(found.faults[0]))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
+
+
+def verification(bench: "Workbench", file: Path | None = None, public_key: str | None = None) -> tuple[Verification, Sequence[Anchor]]:
+    """The log of a data root held against anchors: those of ``file`` or its own; and the anchors that were sound."""
+    from dataclasses import replace
+
+    from adapters.notary import read_anchors
+
+    notary = bench.open_notary()
+    key = public_key or (notary.public_key if notary.has_key else None)
+    sound, fault = anchor_fault(notary.anchors() if file is None else read_anchors(file), public_key=key, signed=notary.signed)
+    found = bench.open_ledger().walk_audit(lambda entries: verify(entries, sound))
+    return (found if fault is None else replace(found, faults=(fault, *found.faults))), sound
+
+
+def verification_lines(found: Verification, anchors: Sequence[Anchor], seconds: float) -> Iterator[str]:
+    """What a person wants to read of a verification."""
+    speed = f", {found.entries / seconds:,.0f} a second" if seconds > 0 and found.entries > 1000 else ""
+    yield f"entries    {found.entries:,}, each chained to the one before ({seconds:.2f} s{speed}); head {found.head}"
+    if anchors:
+        newest = anchors[-1]
+        yield f"anchors    {found.anchors:,}, signed by {newest.public_key}"
+        yield f"anchored   entries up to {found.anchored:,}, at {newest.written_at}; {found.entries - found.anchored:,} entries since"
+        day = days(anchors)[-1]
+        yield f"last root  {day.day}: {day.root}"
+    else:
+        yield "anchors    none: a tail that was cut off, or a log that was written again, would not be seen"
+
+
+@audit.command(name="anchor")
+def anchor_now() -> None:
+    """Sign what was recorded since the last anchor; the daily run does so at its end."""
+    from assets.audit import anchor_log
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        notary = bench.open_notary()
+        made = anchor_log(bench.open_ledger(), notary, bench.chain.clock)
+        copied = notary.copy()
+    if made is None:
+        out.print("Nothing was recorded since the last anchor.")
+    else:
+        out.print(f"anchor {made.number}: entries {made.first} to {made.last}, head {made.head}", soft_wrap=True, highlight=False)
+    if copied:
+        out.print(f"{copied} new in the copy", highlight=False)
+
+
+@audit.command()
+def key(pem: Annotated[bool, typer.Option("--pem", help="As PEM, for other tools.")] = False) -> None:
+    """The public key that anchors are signed with: note it down elsewhere, and pass it to `verify --public-key`."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        public = bench.open_notary().public_key
+    as_pem = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    sys.stdout.write(as_pem.decode() if pem else f"{public}\n")
+
+
+@audit.command(name="list")
+def list_entries(
+    kind: Annotated[str | None, typer.Option(help="Only entries of this kind.")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="So many of the newest.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document with whole payloads.")] = False,
+) -> None:
+    """The newest entries of the log."""
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        entries = bench.open_ledger().audit(kind)[-most:]
+    if as_json:
+        told = [{"sequence": n, "recorded_at": at.isoformat(), "kind": of, "payload": payload} for n, at, of, payload in entries]
+        sys.stdout.write(json.dumps(told, indent=1) + "\n")
+        return
+    rows = [[str(n), f"{at:%Y-%m-%d %H:%M:%S}", of, _short(payload)] for n, at, of, payload in entries]
+    print_rows(rows, ["entry", "recorded (UTC)", "kind", "of"])
+
+
+def _short(payload: Mapping[str, object]) -> str:
+    """Names and small numbers of a payload, without its rows."""
+    plain = {name: value for name, value in payload.items() if isinstance(value, (str, int, float)) and len(str(value)) <= 40}
+    return ", ".join(f"{name} {value}" for name, value in plain.items())[:100]
+
+
+def lineage_tree(link: Link, rows: int) -> Tree:
+    """A link and what it came from; of its rows the ``rows`` newest."""
+    tree = Tree(_titled(link))
+    _grow(tree, link, rows)
+    return tree
+
+
+def _grow(tree: Tree, link: Link, rows: int) -> None:
+    for row in list(link.rows)[len(link.rows) - min(rows, len(link.rows)) :]:
+        tree.add(escape(_facts(row)))
+    if len(link.rows) > rows:
+        tree.add(f"[dim]and {len(link.rows) - rows} before; --rows {len(link.rows)} shows all[/]")
+    if link.values:
+        named = list(link.values.items())
+        shown = ", ".join(f"{name} {_text(value)}" for name, value in named[:rows])
+        rest = len(named) - rows
+        tree.add(escape(shown) + (f"[dim]{' ' if shown else ''}and {rest} more; --rows {len(named)} shows all[/]" if rest > 0 else ""))
+    for origin in link.origins:
+        _grow(tree.add(_titled(origin)), origin, rows)
+
+
+def _titled(link: Link) -> str:
+    facts = escape(_facts(link.facts))
+    return f"[bold]{escape(link.what)}[/]" + (f"  {facts}" if facts else "")
+
+
+def _facts(facts: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in facts.items() if value is not None)
+
+
+def _text(value: object) -> str:
+    match value:
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M:%S} UTC"
+        case bool() | None:
+            return {True: "yes", False: "no", None: "null"}[value]
+        case int():
+            return f"{value}"
+        case float():
+            return f"{value:.10g}"
+        case str() if len(value) == 64 and set(value) <= set("0123456789abcdef"):
+            return value[:16]  # a digest: --json has all of it
+        case _:
+            text = str(value)
+            return text.rstrip("0").rstrip(".") if "." in text and text.replace(".", "").lstrip("-").isdigit() else text
+
+
+def recomputed_lines(again: Sequence[Recomputed]) -> Iterator[str]:
+    """A line for everything that was computed again."""
+    width = max((len(item.what) for item in again), default=0)
+    for item in again:
+        if item.met:
+            yield f"equal      {item.what:<{width}}  {item.again}"
+        elif item.why:
+            yield f"not again  {item.what:<{width}}  {item.why}"
+        else:
+            yield f"different  {item.what:<{width}}  recorded {item.recorded}, now {item.again}"
