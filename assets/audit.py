@@ -168,7 +168,7 @@ class PinnedLake:
 
 def anchor_log(ledger: Ledger, notary: Notary, clock: Clock) -> Anchor | None:
     """Sign what was recorded since the last anchor; None if nothing was. LedgerError if the log is not what was recorded."""
-    public_key = notary.public_key
+    public_key = notary.public_key()
 
     def make(anchors: Sequence[Anchor]) -> Anchor | None:
         written_at, last = f"{clock.now():%Y-%m-%dT%H:%M:%S.%fZ}", anchors[-1].last if anchors else 0

@@ -81,7 +81,7 @@ def backtest(
     )
     for name, rows in {**tables, "target_weights": targets}.items():
         lake.replace(name, rows, first=chain.start, last=chain.history_last, where={"book": book})
-    record_replay(chain, lake, ledger, sessions, known_by, PINNED_TABLES)
+    record_replay(chain, lake, ledger, sessions, known_by, (*PINNED_TABLES, "forward_returns"))
     nav = tables["daily_nav"]["closing_nav"].cast(pl.Float64)
     context.log.info(f"replayed {len(sessions)} sessions from {first} to {last}")
     return dg.MaterializeResult(

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,7 @@ def verification(bench: "Workbench", file: Path | None = None, public_key: str |
     from adapters.notary import read_anchors
 
     notary = bench.open_notary()
-    key = public_key or (notary.public_key if notary.has_key else None)
+    key = public_key or (notary.public_key() if notary.has_key else None)
     sound, fault = anchor_fault(notary.anchors() if file is None else read_anchors(file), public_key=key, signed=notary.signed)
     found = bench.open_ledger().walk_audit(lambda entries: verify(entries, sound))
     return (found if fault is None else replace(found, faults=(fault, *found.faults))), sound
@@ -106,7 +107,7 @@ def key(pem: Annotated[bool, typer.Option("--pem", help="As PEM, for other tools
     from orchestration.workbench import Workbench
 
     with Workbench.opened() as bench:
-        public = bench.open_notary().public_key
+        public = bench.open_notary().public_key()
     as_pem = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     sys.stdout.write(as_pem.decode() if pem else f"{public}\n")
 
@@ -163,7 +164,8 @@ def _titled(link: Link) -> str:
 
 
 def _facts(facts: Mapping[str, object]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in facts.items() if value is not None)
+    named = {name if "." in name else name.replace("_", " "): value for name, value in facts.items() if value is not None}
+    return ", ".join(f"{name} {_text(value)}" for name, value in named.items())
 
 
 def _text(value: object) -> str:
@@ -178,9 +180,10 @@ def _text(value: object) -> str:
             return f"{value:.10g}"
         case str() if len(value) == 64 and set(value) <= set("0123456789abcdef"):
             return value[:16]  # a digest: --json has all of it
+        case Decimal():
+            return format(value.normalize() + 0, "f")  # without the zeros of its scale, and never 1E+3
         case _:
-            text = str(value)
-            return text.rstrip("0").rstrip(".") if "." in text and text.replace(".", "").lstrip("-").isdigit() else text
+            return str(value)
 
 
 def recomputed_lines(again: Sequence[Recomputed]) -> Iterator[str]:

@@ -208,7 +208,7 @@ def explain(
         document = {"lineage": tree.document, **({"replay": [item.document for item in again]} if replay else {})}
         sys.stdout.write(json.dumps(document, indent=1) + "\n")
     else:
-        out.print(lineage_tree(tree, rows), soft_wrap=True, highlight=False)
+        out.print(lineage_tree(tree, rows), highlight=False)
         for line in recomputed_lines(again):
             out.print(line, soft_wrap=True, highlight=False, markup=False)
     if unmet := [item.what for item in again if not item.met]:

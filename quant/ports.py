@@ -354,7 +354,6 @@ class Notifier(Protocol):
 class Notary(Protocol):
     """Signs what the audit log was, and keeps that outside the database."""
 
-    @property
     def public_key(self) -> str:
         """Ed25519, hex. The private key is made when it is first needed."""
         ...

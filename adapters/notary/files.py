@@ -65,7 +65,6 @@ class FileNotary:
         self._copy = None if copies is None else copies / f"{name}.jsonl"
         self._held = False
 
-    @property
     def public_key(self) -> str:
         raw = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         return raw.hex()

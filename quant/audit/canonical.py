@@ -15,7 +15,7 @@ _Json = bool | int | float | str | None | list["_Json"] | dict[str, "_Json"]
 
 def canonical_json(document: object) -> bytes:
     """UTF-8 of ``document``: keys by UTF-16 code units, numbers as ECMAScript writes them, no blanks. Dates and instants become ISO text,
-    Decimals their text. ValueError or TypeError for what JSON cannot hold exactly: NaN, an integer beyond 2**53, an object of our own.
+    Decimals their digits. ValueError or TypeError for what JSON cannot hold exactly: NaN, an integer beyond 2**53, an object of our own.
     """
     return rfc8785.dumps(plain(document))
 
@@ -35,7 +35,7 @@ def plain(value: object) -> _Json:
         case date():  # datetime too
             return value.isoformat()
         case Decimal():
-            return str(value)
+            return f"{value:f}"
         case Mapping():
             return {str(key): plain(item) for key, item in cast("Mapping[object, object]", value).items()}
         case Sequence():

@@ -225,7 +225,7 @@ def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_o
     everything = {key.to_user_string() for key in defs.resolve_asset_graph().executable_asset_keys}
     assert keys("daily") | keys("history") == everything - {"factor_report"}
     assert keys("factors") == {"factor_report", "warehouse"}
-    assert keys("daily") & keys("history") == {"warehouse"}
+    assert keys("daily") & keys("history") == {"warehouse", "audit_anchor"}
     assert date.fromisoformat("2013-02-01") == SETTINGS.calendar.paper_start
 
 
