@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -129,6 +129,53 @@ def list_entries(
         return
     rows = [[str(n), f"{at:%Y-%m-%d %H:%M:%S}", of, _short(payload)] for n, at, of, payload in entries]
     print_rows(rows, ["entry", "recorded (UTC)", "kind", "of"])
+
+
+@audit.command()
+def report(
+    month: Annotated[str, typer.Option("--month", metavar="YYYY-MM", help="Month of the sessions, and of what was recorded.")],
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """A month for compliance: sessions, orders, denials, fills, halts, overrides, releases, promotions, revisions, anchors. Exit 1 if the
+    log is not what was recorded.
+    """
+    from adapters.report.publisher import ReportFolder
+    from orchestration.workbench import Workbench
+    from quant.reports.audit import audit_report, month_entries
+
+    try:
+        first = date.fromisoformat(f"{month}-01")
+    except ValueError:
+        raise InputError(expected("a month as YYYY-MM", found=repr(month), where="--month", do="write it like 2013-02")) from None
+    last = (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+    with Workbench.opened() as bench:
+        chain = bench.chain
+        found, anchors = verification(bench)
+        read = {"first": first, "last": last, "where": {"book": chain.paper_book}}
+        made = audit_report(
+            bench.open_ledger().walk_audit(lambda entries: month_entries(entries, month)),
+            month=month,
+            book=chain.paper_book,
+            profile=chain.profile,
+            source=bench.source_name,
+            calendar=chain.calendar.sessions(max(first, chain.paper_book_start), min(last, bench.last_session())),
+            orders=bench.lake.read("orders", **read),
+            fills=bench.lake.read("fills", **read),
+            nav=bench.lake.read("daily_nav", **read),
+            verification=found,
+            anchors=anchors,
+        )
+        page = Path(ReportFolder(bench.root / "reports").publish_audit(made))
+    states = ", ".join(f"{n} {state}" for state, n in sorted(made.sessions["state"].value_counts().iter_rows())) or "none"
+    out.print(f"sessions   {states}", highlight=False)
+    out.print(f"orders     {made.orders.height}, {made.denials.height} of them denied; {made.fills.height} fills", highlight=False)
+    out.print(f"acts       {made.acts.height} entries that are no session's routine", highlight=False)
+    out.print(f"report     {page}", soft_wrap=True, highlight=False)
+    if open_it:
+        typer.launch(page.as_uri())
+    if faults := [*map(str, found.faults), *(f"{name} is not in the log" for name in made.unlogged[:1])]:
+        err.print(f"[bold red]failed:[/] {escape(faults[0])}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
 
 
 def _short(payload: Mapping[str, object]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from quant.alerts.alert import AlertChange, Notice, Observation
     from quant.quality.expectations import Expectation, ExpectationOutcome
+    from quant.reports.audit import AuditReport
     from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
 
@@ -308,6 +309,10 @@ class ReportPublisher(Protocol):
 
     def publish_factors(self, report: FactorReport) -> str:
         """The same for the report on factors."""
+        ...
+
+    def publish_audit(self, report: AuditReport) -> str:
+        """The same for a book's month for compliance, its tables as CSV, and all of it as JSON beside the page."""
         ...
 
 

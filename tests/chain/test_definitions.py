@@ -28,6 +28,7 @@ from quant.ports import (
     Lake,
     Ledger,
     ModelStore,
+    Notary,
     Notifier,
     Outbox,
     ReportPublisher,
@@ -54,7 +55,7 @@ def sessions(defs: dg.Definitions) -> dg.PartitionsDefinition:
 
 def test_every_resource_serves_its_port(defs: dg.Definitions):
     ports = {"lake": Lake, "ledger": Ledger, "models": ModelStore, "reports": ReportPublisher, "reviewer": BatchReviewer}
-    ports |= {"warehouse_file": Warehouse}
+    ports |= {"warehouse_file": Warehouse, "notary": Notary}
     assert defs.resources is not None
     with dg.build_resources(dict(defs.resources)) as bound:
         for name, port in ports.items():
