@@ -118,14 +118,12 @@ def test_the_month_lists_sessions_orders_denials_fills_and_anchors(made: Made) -
     denied = orders.filter(pl.col("state") == "denied")
     assert denied.height > 0
     assert (len(document["orders"]), len(document["denials"])) == (orders.height, denied.height)
-    assert {(row["session"], row["limit"], row["allowed"]) for row in document["denials"]} == {
-        ("2013-02-28", "max_order_notional_usd", 1000)
-    }
+    assert {(row["session"], row["limit"], row["allowed"]) for row in document["denials"]} == {("2013-02-28", "order_notional", 1000)}
     with (folder / "paper-2013-02" / "denials.csv").open() as file:
         assert [row["client_order_id"] for row in csv.DictReader(file)] == denied["client_order_id"].to_list()
     assert len(document["versions"]) == 3  # settings changed once, the code did not
     page = (folder / "paper-2013-02.html").read_text()
-    assert all(text in page for text in ("max_order_notional_usd", "as recorded", *denied["client_order_id"]))
+    assert all(text in page for text in ("order_notional", "as recorded", *denied["client_order_id"]))
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)  # self-contained
 
 
@@ -142,7 +140,7 @@ def test_an_order_is_explained_down_to_its_raw_rows_and_every_bit_comes_out_agai
     order = made.orders("paper").filter(pl.col("session").dt.day() == 26, pl.col("symbol") == "AAPL").row(0, named=True)
     said = made.run("explain", order["client_order_id"][:20], "--replay")
     assert said.returncode == 0, said.stderr
-    places = [said.stdout.index(f" {link}") for link in (*LINKS, "raw rows", "corporate actions that entered", "gate")]
+    places = [said.stdout.index(f"── {link}") for link in (*LINKS, "raw rows", "corporate actions that entered", "gate")]
     assert places == sorted(places)
     again = [line.split("  ")[0] for line in said.stdout.splitlines() if re.match(r"equal|different|not again", line)]
     assert (len(again), set(again)) == (16, {"equal"})
@@ -163,7 +161,7 @@ def test_a_denied_order_says_what_the_limit_saw_under_the_settings_of_its_day(ma
     denied = made.orders("paper").filter(pl.col("state") == "denied").row(0, named=True)
     told = json.loads(made.run("explain", denied["client_order_id"], "--json").stdout)
     review = next(link for link in walk(told["lineage"]) if link["what"] == "risk review")
-    assert (review["verdict"], review["denied_by"], review["allowed"]) == ("denied", "max_order_notional_usd", 1000)
+    assert (review["verdict"], review["denied_by"], review["allowed"]) == ("denied", "order_notional", 1000)
     first = made.orders("paper").row(0, named=True)["client_order_id"]
     earlier = json.loads(made.run("explain", first, "--json").stdout)
     review = next(link for link in walk(earlier["lineage"]) if link["what"] == "risk review")
