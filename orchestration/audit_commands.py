@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from orchestration.terminal import err, out, print_rows
-from quant.audit.anchor import Anchor, Verification, anchor_fault, days, verify
+from quant.audit.anchor import Anchor, Fault, Verification, anchor_fault, days, verify
 from quant.audit.lineage import Link, Recomputed
 from quant.errors import InputError, expected
 
@@ -33,7 +33,9 @@ def verify_log(
     public_key: Annotated[str | None, typer.Option(metavar="HEX", help="Key that must have signed them; default: the data root's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Walk through the whole log and name the first entry that is not what was recorded. Exit 1 if there is one."""
+    """Walk through the whole log and name the first entry that is not what was recorded, then hold bookings, orders and champions against
+    it. Exit 1 if anything is wrong.
+    """
     from orchestration.workbench import Workbench
 
     if anchor is not None and not anchor.is_file():
@@ -62,8 +64,11 @@ def verification(bench: "Workbench", file: Path | None = None, public_key: str |
     notary = bench.open_notary()
     key = public_key or (notary.public_key() if notary.has_key else None)
     sound, fault = anchor_fault(notary.anchors() if file is None else read_anchors(file), public_key=key, signed=notary.signed)
-    found = bench.open_ledger().walk_audit(lambda entries: verify(entries, sound))
-    return (found if fault is None else replace(found, faults=(fault, *found.faults))), sound
+    ledger = bench.open_ledger()
+    found = ledger.walk_audit(lambda entries: verify(entries, sound))
+    # Tables are held against a log that is what was recorded; of another one nothing follows.
+    unlike = () if fault or found.faults else tuple(Fault(reason=told) for told in ledger.unlike_the_log())
+    return replace(found, faults=(*((fault,) if fault else ()), *found.faults, *unlike)), sound
 
 
 def verification_lines(found: Verification, anchors: Sequence[Anchor], seconds: float) -> Iterator[str]:

@@ -247,6 +247,12 @@ class Ledger(Protocol):
         """Audit rows (sequence, recorded_at, kind, payload), oldest first; with ``containing`` those whose payload's JSON has the text."""
         ...
 
+    def unlike_the_log(self) -> Sequence[str]:
+        """What entries, orders and champions are stored otherwise than the audit log tells, in words: somebody was at the tables. What was
+        stored before the log told of it is left alone.
+        """
+        ...
+
     def walk_audit(self, work: Callable[[Iterator[ChainEntry]], T], *, after: int = 0) -> T:
         """What ``work`` makes of the audit log's entries after a sequence, oldest first, as they are stored at one moment. They are read as
         it asks for them, so a log of any length fits.

@@ -44,7 +44,7 @@ def intend_orders(connection: Connection, wanted: Sequence[Order], recorded_at: 
             new.setdefault(order.client_order_id, order)
     events = {order_id: _first_event(order) for order_id, order in new.items()}
     if new:
-        connection.execute(insert(orders), [_order_row(order, recorded_at) for order in new.values()])
+        connection.execute(insert(orders), [{**_order_row(order), "recorded_at": recorded_at} for order in new.values()])
         _audit_intents(connection, list(new.values()), recorded_at)
         _append(connection, {order_id: (event, OrderState.PROPOSED) for order_id, event in events.items()}, recorded_at)
     return [stored.get(order.client_order_id) or new[order.client_order_id] for order in wanted]
@@ -79,8 +79,14 @@ def _append(connection: Connection, events: Mapping[str, tuple[OrderEvent, Order
 def _audit_intents(connection: Connection, new: Sequence[Order], recorded_at: datetime) -> None:
     """One entry a book and session: the orders as reviewed, denied ones with what the limit saw."""
     for (book, session), group in groupby(sorted(new, key=lambda o: (o.book, o.session)), key=lambda o: (o.book, o.session)):
-        rows = [[_audited(value) for name, value in _order_row(order, recorded_at).items() if name in INTENT] for order in group]
+        rows = [intent_row(order) for order in group]
         record_audit(connection, "intents", {"book": book, "session": session, "columns": INTENT, "rows": rows}, recorded_at)
+
+
+def intent_row(order: Order) -> list[object]:
+    """The columns INTENT of an order, as the audit log has them."""
+    row = _order_row(order)
+    return [_audited(row[name]) for name in INTENT]
 
 
 def _audited(value: object) -> object:
@@ -115,11 +121,10 @@ def _first_event(order: Order) -> OrderEvent:
         ) from None
 
 
-def _order_row(order: Order, recorded_at: datetime) -> dict[str, object]:
+def _order_row(order: Order) -> dict[str, object]:
     denial = order.denial
     return {
         "client_order_id": order.client_order_id,
-        "recorded_at": recorded_at,
         "book": order.book,
         "session": order.session,
         "symbol": order.symbol,

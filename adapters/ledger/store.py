@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from adapters.ledger.audit import read_audit, record_audit, walk_entries
 from adapters.ledger.entries import post_entries, read_entries
+from adapters.ledger.held_against import unlike_the_log
 from adapters.ledger.migrate import bring_to_head
 from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders
 from adapters.ledger.records import (
@@ -106,6 +107,9 @@ class SqlLedger:
 
     def audit(self, kind: str | None = None, *, containing: str | None = None) -> Sequence[tuple[int, datetime, str, Mapping[str, object]]]:
         return transact(self._reader, lambda connection: read_audit(connection, kind, containing))
+
+    def unlike_the_log(self) -> Sequence[str]:
+        return transact(self._reader, unlike_the_log)
 
     def walk_audit(self, work: Callable[[Iterator[ChainEntry]], T], *, after: int = 0) -> T:
         return transact(self._reader, lambda connection: work(walk_entries(connection, after)))

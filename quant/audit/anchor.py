@@ -143,7 +143,7 @@ def _begun(day: str, at: int, anchors: Sequence[Anchor]) -> tuple[int, list[byte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong: at an entry of the log by its sequence, or at an anchor by its number."""
+    """What is wrong: at an entry of the log by its sequence, at an anchor by its number, or in the tables that the log tells of."""
 
     reason: str
     sequence: int | None = None
@@ -151,7 +151,8 @@ class Fault:
 
     def __str__(self) -> str:
         """One line."""
-        return f"anchor {self.anchor}: {self.reason}" if self.sequence is None else f"entry {self.sequence}: {self.reason}"
+        where = f"anchor {self.anchor}" if self.anchor is not None else "the ledger" if self.sequence is None else f"entry {self.sequence}"
+        return f"{where}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from quant.audit.anchor import Anchor, Verification, anchor_fault, days, verify
 from quant.audit.chain import GENESIS, ChainEntry, entry_hash
 from quant.audit.merkle import MerkleTree, leaf_hash
 from quant.errors import LedgerError
+from tests.adapters.ledger.worker import SESSION, numbered_entry, numbered_order
 
 BEGIN = datetime(2013, 2, 27, 22, 0, tzinfo=UTC)
 DAYS, A_DAY, LATER = 3, 6, 4
@@ -246,3 +247,50 @@ def test_the_hash_of_an_entry_can_be_made_by_anybody_from_its_canonical_json(log
         entry = {"sequence": sequence, "recorded_at": instant, "kind": kind, "key": key, "payload": json.loads(payload)}
         head = hashlib.sha256(head + rfc8785.dumps(entry)).digest()
         assert head.hex() == stored
+
+
+OTHERS = "entries 1 to 2 of book paper, session 2013-03-01, are not those of audit entry"
+TWIN_ENTRY = "INSERT INTO entries SELECT 3, recorded_at, book, session, 'x', kind, symbol, price, stale FROM entries WHERE sequence = 2"
+BOOKED = {
+    "UPDATE postings SET amount = amount + 1 WHERE leg = 0 AND entry = 2": OTHERS,
+    "UPDATE entries SET price = 1 WHERE sequence = 2": OTHERS,
+    "UPDATE orders SET quantity = quantity + 1": "is not the one of audit entry",
+    "UPDATE orders SET side = 'sell'": "is not the one of audit entry",
+    "UPDATE champion_history SET version = 'v2'": "the promotion of audit entry",
+    "INSERT INTO champion_history VALUES (9, '2030-01-01 00:00:00.0', 's', '2013-03-02', 'v3')": "champion v3 of s from 2013-03-02 on is not",
+    TWIN_ENTRY: "3 ledger entries from number 1 on, 2 in the log",
+}
+
+
+@pytest.mark.parametrize("statement", BOOKED)
+def test_a_row_of_the_ledger_that_is_not_what_the_log_tells_is_named(tmp_path: Path, statement: str) -> None:
+    log = Log(path=tmp_path, notary=FileNotary(tmp_path / "audit"))
+    ledger = open_ledger(log.url, FixedClock(BEGIN))
+    ledger.post([numbered_entry(1), numbered_entry(2)])
+    ledger.intend([numbered_order(1)])
+    ledger.crown("s", SESSION, "v1")
+    assert ledger.unlike_the_log() == []
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        if "postings" in statement:  # balanced, or it could not be read at all
+            database.execute(statement.replace("+ 1", "- 1").replace("leg = 0", "leg = 1"))
+        database.execute(statement)
+    assert BOOKED[statement] in ledger.unlike_the_log()[0]
+    assert log.verified([]).sound  # the log itself is what it was
+
+
+def test_rows_from_before_the_log_told_of_them_are_left_alone(tmp_path: Path) -> None:
+    ledger = open_ledger(url := f"sqlite:///{tmp_path / 'ledger.sqlite'}", FixedClock(BEGIN))
+    ledger.post([numbered_entry(1)])
+    ledger.intend([numbered_order(1)])
+    ledger.crown("s", SESSION, "v1")
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as database:
+        database.execute("DROP TRIGGER audit_no_delete")
+        database.execute("DELETE FROM audit")
+    later = open_ledger(url, FixedClock(BEGIN + timedelta(days=1)))
+    assert later.unlike_the_log() == []
+    later.post([numbered_entry(2)])
+    later.intend([numbered_order(2)])
+    later.crown("s", SESSION + timedelta(days=1), "v2")
+    assert later.unlike_the_log() == []
