@@ -74,6 +74,8 @@ def verification(bench: "Workbench", file: Path | None = None, public_key: str |
 def verification_lines(found: Verification, anchors: Sequence[Anchor], seconds: float) -> Iterator[str]:
     """What a person wants to read of a verification."""
     speed = f", {found.entries / seconds:,.0f} a second" if seconds > 0 and found.entries > 1000 else ""
+    if found.sound:
+        yield "ledger     bookings, orders and champions are those that the log tells of"
     yield f"entries    {found.entries:,}, each chained to the one before ({seconds:.2f} s{speed}); head {found.head}"
     if anchors:
         newest = anchors[-1]

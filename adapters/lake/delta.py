@@ -192,6 +192,9 @@ class DeltaLake:
         """The table at a version, by default the newest one there is now, whoever wrote it; None while there is none."""
         path = str(self._path(table))
         if version is not None:
+            held = self._opened.get(table.name)
+            if held is not None and held.version() == version:
+                return held
             return DeltaTable(path, version=version) if DeltaTable.is_deltatable(path) else None
         if table.name in self._opened:
             if table.name not in self._current:

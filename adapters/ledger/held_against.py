@@ -55,9 +55,9 @@ def _orders(connection: Connection) -> Iterator[str]:
             order = held.get(row[0])
             if order is None or not _same(order, told["columns"], row):
                 yield f"order {row[0]} is {'gone' if order is None else 'not the one'} of audit entry {number}"
-    first = connection.scalar(select(func.min(audit.c.recorded_at)).where(audit.c.kind == "intents"))
-    later = [] if first is None else connection.scalars(select(orders.c.client_order_id).where(orders.c.recorded_at >= first)).all()
-    since: set[str] = set(later)
+    first = select(func.min(audit.c.recorded_at)).where(audit.c.kind == "intents").scalar_subquery()
+    later = select(orders.c.client_order_id).where(orders.c.recorded_at >= first)
+    since = {str(name) for name in connection.scalars(later)}  # none if the log tells of no order: nothing is later than null
     yield from (f"order {name} is not in the log" for name in sorted(since - logged))
 
 

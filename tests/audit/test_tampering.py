@@ -257,7 +257,7 @@ BOOKED = {
     "UPDATE orders SET quantity = quantity + 1": "is not the one of audit entry",
     "UPDATE orders SET side = 'sell'": "is not the one of audit entry",
     "UPDATE champion_history SET version = 'v2'": "the promotion of audit entry",
-    "INSERT INTO champion_history VALUES (9, '2030-01-01 00:00:00.0', 's', '2013-03-02', 'v3')": "champion v3 of s from 2013-03-02 on is not",
+    "INSERT INTO champion_history VALUES (9, '2030-01-01 00:00:00', 's', '2013-03-02', 'v3')": "champion v3 of s from 2013-03-02 on is",
     TWIN_ENTRY: "3 ledger entries from number 1 on, 2 in the log",
 }
 
