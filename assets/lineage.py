@@ -1,5 +1,7 @@
 """From an order back to the rows that it came from, as they were read then; and its score and weight computed again from them."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -28,19 +30,29 @@ _ROWS = 20  # quarantine verdicts and the like that are listed
 
 def find_order(chain: Chain, lake: Lake, ledger: Ledger, order_id: str) -> Mapping[str, Any]:
     """The row of table orders whose id begins with ``order_id``; InputError if there is none or more than one."""
-    ids = set(lake.read("orders", columns=["client_order_id"])["client_order_id"])
-    ids |= {order.client_order_id for order in ledger.orders(chain.paper_book)}
-    found = sorted(name for name in ids if name.startswith(order_id))
+    decided = _session_in(order_id)
+    rows = lake.read("orders", first=decided, last=decided).filter(pl.col("client_order_id").str.starts_with(order_id))
+    found = rows["client_order_id"].sort().to_list()
+    found = found or [o.client_order_id for o in ledger.orders(chain.paper_book, decided=decided) if o.client_order_id.startswith(order_id)]
     if len(found) != 1 and order_id not in found:
         shown = ", ".join(found[:3]) + (f" and {len(found) - 3} others" if len(found) > 3 else "")
         do = "see `afterclose sql 'select client_order_id from orders'`"
         raise InputError(expected("the id of one order, or its beginning", found=shown or "none", where=f"ORDER_ID {order_id}", do=do))
     chosen = order_id if order_id in found else found[0]
-    rows = lake.read("orders", where={"client_order_id": chosen})
+    rows = rows.filter(pl.col("client_order_id") == chosen)
     if rows.is_empty():
         do = "run its session to its end: `afterclose paper-run --session`"
         raise SequenceError(expected("an order of a session that was decided", found="only its intent", where=f"order {chosen}", do=do))
     return rows.row(0, named=True)
+
+
+def _session_in(order_id: str) -> date | None:
+    """The session that an id, if it is long enough, tells of: book-YYYYMMDD-hash."""
+    told = re.match(r"[a-z0-9]+-(\d{4})(\d{2})(\d{2})", order_id)
+    try:
+        return date(*map(int, told.groups())) if told else None
+    except ValueError:
+        return None
 
 
 def lineage_of(chain: Chain, lake: Lake, ledger: Ledger, models: ModelStore, order_id: str) -> "Lineage":
@@ -67,7 +79,7 @@ def lineage_of(chain: Chain, lake: Lake, ledger: Ledger, models: ModelStore, ord
         do = f"run `afterclose paper-run --session {session}`"
         raise SequenceError(expected("a decision", found="none", where=f"book {book}, session {session}", do=do))
     evidence = [entry for entry in ledger.audit(DATA, containing=f'"session":"{session}"') if entry[-1]["book"] == book]
-    rules = _rules(ledger, str(evidence[0][-1][SETTINGS])) if evidence else {}
+    rules = _rules(ledger, str(evidence[0][-1][SETTINGS])) if evidence else _begun_under(ledger, book, session)
     entry = evidence[0][0] if evidence else None
     return Lineage(chain=_under(chain, rules), now=lake, ledger=ledger, models=models, order=order, record=record, entry=entry)
 
@@ -80,6 +92,14 @@ def _rules(ledger: Ledger, digest: str) -> Mapping[str, Any]:
     """The rules that the settings of a digest stand for."""
     found = [payload["rules"] for *_, payload in ledger.audit(SETTINGS, containing=digest) if payload["digest"] == digest]
     return found[0] if found else {}  # type: ignore[return-value]
+
+
+def _begun_under(ledger: Ledger, book: str, session: date) -> Mapping[str, Any]:
+    """The rules that a session was begun with, from before decisions had them in the log."""
+    start = ledger.begun(book, through=session)
+    if start is None or start.session != session or not start.rules.startswith("{"):
+        return {}
+    return json.loads(start.rules)
 
 
 def _under(chain: Chain, rules: Mapping[str, Any]) -> Chain:
@@ -133,7 +153,7 @@ class Lineage:
 
     def _fills(self) -> Iterator[Link]:
         order_id = str(self.order["client_order_id"])
-        filled = self.now.read("fills", where={"client_order_id": order_id})
+        filled = self.now.read("fills", first=self.session, where={"client_order_id": order_id})
         shown = ("session", "quantity", "price", "reference_price", "slippage", "commission", "unfilled")
         booked = self.ledger.audit("bookings", containing=order_id) if self.record.book != self.chain.backtest_book else ()
         for row in filled.iter_rows(named=True):
