@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,18 @@ audit = typer.Typer(
 )
 
 
+@contextmanager
+def _opened() -> "Iterator[Workbench]":
+    """The data root; InputError for one without a ledger, which looking at it would make."""
+    from orchestration.settings import data_root
+    from orchestration.workbench import Workbench
+
+    if not (file := data_root() / "ledger.sqlite").exists():
+        raise InputError(expected("a ledger", found="no file", where=str(file), do="name another data root, or run `afterclose demo`"))
+    with Workbench.opened() as bench:
+        yield bench
+
+
 @audit.command(name="verify")
 def verify_log(
     anchor: Annotated[Path | None, typer.Option(metavar="FILE", help="Anchors kept elsewhere; default: those of the data root.")] = None,
@@ -36,11 +49,9 @@ def verify_log(
     """Walk through the whole log and name the first entry that is not what was recorded, then hold bookings, orders and champions against
     it. Exit 1 if anything is wrong.
     """
-    from orchestration.workbench import Workbench
-
     if anchor is not None and not anchor.is_file():
         raise InputError(expected("a file of anchors", found="none", where=str(anchor), do="name one: audit/anchors.jsonl or its copy"))
-    with Workbench.opened() as bench:
+    with _opened() as bench:
         began = time.perf_counter()
         found, anchors = verification(bench, anchor, public_key)
         seconds = time.perf_counter() - began
@@ -91,9 +102,8 @@ def verification_lines(found: Verification, anchors: Sequence[Anchor], seconds: 
 def anchor_now() -> None:
     """Sign what was recorded since the last anchor; the daily run does so at its end."""
     from assets.audit import anchor_log
-    from orchestration.workbench import Workbench
 
-    with Workbench.opened() as bench:
+    with _opened() as bench:
         notary = bench.open_notary()
         made = anchor_log(bench.open_ledger(), notary, bench.chain.clock)
         copied = notary.copy()
@@ -111,9 +121,7 @@ def key(pem: Annotated[bool, typer.Option("--pem", help="As PEM, for other tools
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    from orchestration.workbench import Workbench
-
-    with Workbench.opened() as bench:
+    with _opened() as bench:
         public = bench.open_notary().public_key()
     as_pem = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     sys.stdout.write(as_pem.decode() if pem else f"{public}\n")
@@ -126,9 +134,7 @@ def list_entries(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document with whole payloads.")] = False,
 ) -> None:
     """The newest entries of the log."""
-    from orchestration.workbench import Workbench
-
-    with Workbench.opened() as bench:
+    with _opened() as bench:
         entries = bench.open_ledger().audit(kind)[-most:]
     if as_json:
         told = [{"sequence": n, "recorded_at": at.isoformat(), "kind": of, "payload": payload} for n, at, of, payload in entries]
@@ -147,7 +153,6 @@ def report(
     log is not what was recorded.
     """
     from adapters.report.publisher import ReportFolder
-    from orchestration.workbench import Workbench
     from quant.reports.audit import audit_report, month_entries
 
     try:
@@ -155,7 +160,7 @@ def report(
     except ValueError:
         raise InputError(expected("a month as YYYY-MM", found=repr(month), where="--month", do="write it like 2013-02")) from None
     last = (first.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
-    with Workbench.opened() as bench:
+    with _opened() as bench:
         chain = bench.chain
         found, anchors = verification(bench)
         read = {"first": first, "last": last, "where": {"book": chain.paper_book}}

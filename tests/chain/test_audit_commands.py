@@ -209,6 +209,13 @@ def test_a_number_that_was_changed_in_the_lake_is_told_by_name(copied: Made) -> 
     assert {"rows of scores", "score", "score in the audit log"} <= lost
 
 
+def test_a_data_root_without_a_ledger_is_told_and_none_is_made(made: Made, tmp_path: Path) -> None:
+    for words in (("audit", "verify", "--anchor", str(made.copy)), ("audit", "report", "--month", "2013-02"), ("audit", "list")):
+        said = afterclose(tmp_path / "none", *words, profile=made.profile)
+        assert (said.returncode, "expected a ledger in" in said.stderr) == (2, True)
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.parametrize("order", ["nobody", "paper-"])
 def test_an_id_that_is_not_that_of_one_order_is_refused(made: Made, order: str) -> None:
     said = made.run("explain", order)
