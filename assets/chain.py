@@ -1,10 +1,11 @@
 """What every link of the chain is given: source, calendar, strategy, the book's rules. Bound in orchestration/definitions.py."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -36,7 +37,8 @@ LATE_SESSIONS = 10
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chain:
     """One profile as values. ``broker`` and ``exchange`` make the paper broker and the backtest's exchange from a session's market.
-    ``peer`` is the second source, if there is one, and ``peer_name`` its name, which is asked for while it may not answer.
+    ``peer`` is the second source, if there is one, and ``peer_name`` its name, which is asked for while it may not answer. ``settings`` are
+    those of the profile without secrets, ``code`` tells the version of the code: both go into the audit log.
     """
 
     profile: str
@@ -60,6 +62,8 @@ class Chain:
     peer: BarSource | None = None
     peer_name: str | None = None
     dry_run: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    code: Callable[[], Mapping[str, object]] = dict[str, object]
 
     @property
     def history_last(self) -> date:
@@ -99,6 +103,25 @@ class Chain:
         factors = {f"{_FACTOR}{name}": text for name, text in sorted(self.strategy.library.items())}
         kept[_PEER] = self.peer_name or "none"
         return {**kept, "convention": self.rules.convention, "[strategy] features": self.strategy.feature_set, **factors}
+
+    def under(self, rules: Mapping[str, Any]) -> "Chain":
+        """This chain with ``rules_in_force`` of another day, as far as they are its own settings; what they do not tell has its default."""
+
+        def held(section: str) -> dict[str, object]:
+            head = f"[{section}] "
+            return {key.removeprefix(head): value for key, value in rules.items() if key.startswith(head)}
+
+        library = {key.removeprefix(_FACTOR): text for key, text in rules.items() if key.startswith(_FACTOR)}
+        strategy = replace(self.strategy, library=library, feature_set=rules.get("[strategy] features", "alpha158"))
+        book = replace(self.rules, costs=CostSettings.model_validate(held("costs")), risk=RiskSettings.model_validate(held("risk")))
+        return replace(
+            self,
+            strategy=strategy,
+            rules=book,
+            gate=GateSettings.model_validate(held("gate")),
+            universe=UniverseSettings.model_validate(held("universe")),
+            portfolio=PortfolioSettings.model_validate(held("portfolio")),
+        )
 
     def begun(self, ledger: Ledger, session: date) -> SessionStart | None:
         """How the paper book began the session, if it did; InputError if that was under other rules: what is booked cannot be redone."""

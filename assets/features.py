@@ -20,18 +20,28 @@ KEY = ["session", "symbol"]
 
 def compute_features(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the features of first..last in the place of the old ones."""
-    window = as_decided(chain, lake, ledger, chain.back(first, chain.strategy.feature_reach), last, known_by)
-    rows = as_traded(chain.strategy.features(window, chain.calendar, first, last), window)
+    rows = feature_rows(chain, lake, ledger, first, last, known_by)
     lake.replace("alpha158", rows, first=first, last=last)
     return rows
 
 
+def feature_rows(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """Rows of table alpha158, computed and not stored."""
+    window = as_decided(chain, lake, ledger, chain.back(first, chain.strategy.feature_reach), last, known_by)
+    return as_traded(chain.strategy.features(window, chain.calendar, first, last), window)
+
+
 def compute_user_factors(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
     """Put the factors of the user's library of first..last in the place of the old ones."""
-    window = as_decided(chain, lake, ledger, chain.back(first, chain.strategy.library_reach), last, known_by)
-    rows = as_traded(chain.strategy.user_factors(window, chain.calendar, first, last), window)
+    rows = user_factor_rows(chain, lake, ledger, first, last, known_by)
     lake.replace("user_factors", rows, first=first, last=last)
     return rows
+
+
+def user_factor_rows(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, known_by: datetime) -> pl.DataFrame:
+    """Rows of table user_factors, computed and not stored."""
+    window = as_decided(chain, lake, ledger, chain.back(first, chain.strategy.library_reach), last, known_by)
+    return as_traded(chain.strategy.user_factors(window, chain.calendar, first, last), window)
 
 
 def model_features(chain: Chain, lake: Lake, first: date, last: date) -> pl.DataFrame:
@@ -43,7 +53,12 @@ def factor_tables(chain: Chain, lake: Lake, tables: Sequence[str], first: date, 
     """session, symbol and the factor columns of ``tables``, of first..last, sorted by session and symbol. SequenceError where the tables do
     not have the same rows, or have them of another library than the profile's.
     """
-    rows, *others = (_of_this_library(chain, lake.read(table, first=first, last=last)) for table in tables)
+    return side_by_side(chain, [lake.read(table, first=first, last=last) for table in tables], first, last)
+
+
+def side_by_side(chain: Chain, parts: Sequence[pl.DataFrame], first: date, last: date) -> pl.DataFrame:
+    """session, symbol and the factor columns of the rows of several tables; SequenceError as for factor_tables."""
+    rows, *others = (_of_this_library(chain, part) for part in parts)
     for other in others:
         if not other.select(KEY).equals(rows.select(KEY)):
             found = f"{other.height} rows for {rows.height}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from hashlib import sha256
 
 import dagster as dg
 import polars as pl
@@ -71,7 +72,9 @@ def training_record(chain: Chain, lake: Lake, trained: list[TrainedFold], ics: l
 def crown(chain: Chain, ledger: Ledger, models: ModelStore, trained: TrainedFold, record: TrainingRecord) -> str:
     """Register the model and make it champion from the fold's first test session on: in the ledger, which is the truth, then as alias."""
     registered = models.register(trained.model, record)
-    ledger.crown(chain.strategy.name, trained.fold.test_first, trained.model.version)
+    text = sha256(trained.model.text.encode()).hexdigest()
+    evidence = {"text_sha256": text, "registry_version": registered, "data_versions": record.data_versions}
+    ledger.crown(chain.strategy.name, trained.fold.test_first, trained.model.version, evidence)
     models.crown(chain.strategy.name, trained.model.version)
     return registered
 

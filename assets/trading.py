@@ -8,6 +8,7 @@ from functools import cache
 import dagster as dg
 import polars as pl
 
+from assets.audit import evidence_of, record_replay
 from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
 from assets.market import as_decided, known_actions, late_actions
 from quant.portfolio.weights import target_weights as weight_rows
@@ -80,6 +81,7 @@ def backtest(
     )
     for name, rows in {**tables, "target_weights": targets}.items():
         lake.replace(name, rows, first=chain.start, last=chain.history_last, where={"book": book})
+    record_replay(chain, lake, ledger, sessions, known_by, (*PINNED_TABLES, "forward_returns"))
     nav = tables["daily_nav"]["closing_nav"].cast(pl.Float64)
     context.log.info(f"replayed {len(sessions)} sessions from {first} to {last}")
     return dg.MaterializeResult(
@@ -309,6 +311,7 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
                 decision_at=chain.decision_instant(lake, ledger, session),
                 model_version=scored.item(0, 0) if scored.height else None,
                 table_versions={table: lake.version(table) or 0 for table in PINNED_TABLES},
+                evidence=evidence_of(chain, lake, ledger),
             )
             rows = order_rows(decided)
         lake.replace("orders", rows, first=session, last=session, where={"book": book})

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from orchestration.alert_commands import alerts
+from orchestration.audit_commands import audit
 from orchestration.broker_commands import broker
 from orchestration.factor_commands import factors
 from orchestration.lake_commands import lake
@@ -37,6 +38,7 @@ app.add_typer(alerts, name="alerts")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(lake, name="lake")
 app.add_typer(broker, name="broker")
+app.add_typer(audit, name="audit")
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 
@@ -188,6 +190,34 @@ def revisions(
         print_rows(lines, columns)
     else:
         out.print("No revision" + (f" since {day}." if day else "."), highlight=False)
+
+
+@app.command()
+def explain(
+    order_id: Annotated[str, typer.Argument(metavar="ORDER_ID", help="The order's id, or enough of its beginning to be the only one.")],
+    replay: Annotated[bool, typer.Option("--replay", help="Compute score and weight again; exit 1 unless every bit is met.")] = False,
+    rows: Annotated[int, typer.Option(min=0, help="So many of the newest rows of each kind, and of the factor values.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document with every row.")] = False,
+) -> None:
+    """Where an order comes from: fill, order, risk review, weight, score, model, feature row, adjusted bars, raw rows, gate."""
+    from assets.lineage import lineage_of
+    from orchestration.audit_commands import lineage_tree, recomputed_lines
+    from orchestration.workbench import Workbench
+
+    with Workbench.opened() as bench:
+        lineage = lineage_of(bench.chain, bench.lake, bench.open_ledger(), bench.open_models(), order_id)
+        tree = lineage.tree()
+        again = lineage.replay() if replay else []
+    if as_json:
+        document = {"lineage": tree.document, **({"replay": [item.document for item in again]} if replay else {})}
+        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    else:
+        out.print(lineage_tree(tree, rows), highlight=False)
+        for line in recomputed_lines(again):
+            out.print(line, soft_wrap=True, highlight=False, markup=False)
+    if unmet := [item.what for item in again if not item.met]:
+        err.print(f"[bold red]failed:[/] not met: {escape(', '.join(unmet))}", soft_wrap=True, highlight=False)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,11 +15,12 @@ from adapters.factor_library import load_library
 from adapters.sources.alpaca import AlpacaSource
 from adapters.sources.files import BadRows, FilesSource
 from adapters.sources.sample import SampleSource
-from assets import factor_report, features, market, model, outputs, trading
+from assets import audit, factor_report, features, market, model, outputs, trading
 from assets.chain import Chain, MarketOf
 from orchestration import launcher
 from orchestration.alerting import Alerting
 from orchestration.freshness import Freshness, freshness_checks
+from orchestration.provenance import code_version, settings_document
 from orchestration.root import at_work
 from orchestration.schedules import RUNS_AT, after_close
 from orchestration.sensors import alert_sensors
@@ -37,13 +38,28 @@ from orchestration.settings import (
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
-from quant.ports import BarSource, BatchReviewer, Broker, Clock, Lake, Ledger, ModelStore, Notifier, Outbox, ReportPublisher, Warehouse
+from quant.ports import (
+    BarSource,
+    BatchReviewer,
+    Broker,
+    Clock,
+    Lake,
+    Ledger,
+    ModelStore,
+    Notary,
+    Notifier,
+    Outbox,
+    ReportPublisher,
+    Warehouse,
+)
 from quant.risk.limit import RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
+
+    from adapters.notary import FileNotary
 
 
 def bar_source(settings: Settings, calendar: ExchangeCalendar, clock: Clock | None = None) -> BarSource:
@@ -151,6 +167,8 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         paper_book_start=paper_book_start,
         backtest_book=settings.backtest.book,
         backtest_range=(settings.backtest.start, settings.backtest.end),
+        settings=settings_document(settings),
+        code=code_version,
     )
     # Known here, before anything is written: faulty actions, and too little history to train on.
     if source.facts.finite:
@@ -232,6 +250,10 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
 
         return open_model_store(root)
 
+    @dg.resource(description="Signed anchors of the audit log under the data root, and their copy.")
+    def notary() -> Notary:
+        return open_notary(settings, root)
+
     @dg.resource(description="HTML pages and tables under the data root's reports folder.")
     def reports() -> ReportPublisher:
         from adapters.report.publisher import ReportFolder
@@ -256,10 +278,24 @@ def resources(chain: Chain, settings: Settings, root: Path) -> dict[str, object]
         "lake": lake,
         "ledger": ledger,
         "models": models,
+        "notary": notary,
         "reports": reports,
         "reviewer": reviewer,
         "warehouse_file": warehouse,
     }
+
+
+def open_notary(settings: Settings, root: Path) -> "FileNotary":
+    """Key and anchors under the data root, or where the settings say."""
+    from adapters.notary import FileNotary
+
+    folder, named = profile_path().parent, settings.audit
+    return FileNotary(
+        root / "audit",
+        key=None if named.key is None else folder / named.key,
+        copies=None if named.anchors is None else folder / named.anchors,
+        name=settings.name,
+    )
 
 
 LAST_DAILY_TABLE = "performance_report"
@@ -395,20 +431,21 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
     ]
     read = USER_FACTOR_REPORT if own else {}
     read = {**read, **USER_FACTOR_READERS} if "user_factors" in chain.strategy.feature_tables else read
-    parts = [*(_reading(part, read) for part in (*research, *daily_assets)), *own, outputs.warehouse]
+    parts = [*(_reading(part, read) for part in (*research, *daily_assets)), *own, outputs.warehouse, audit.audit_anchor]
     alerting = build_alerting(settings, root, chain, finite_end, parts)
     fresh = freshness_checks(alerting.freshness, clock)
     # Judged by the clock, not by a run: while a run is at work there is nothing to say.
     unclocked = dg.AssetSelection.checks(fresh)
+    last = (outputs.warehouse, audit.audit_anchor)
     end_of_history = dg.AssetSelection.assets(outputs.backtest_report)
     history = dg.define_asset_job(
         "history",
-        selection=(end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", outputs.warehouse, *own[:1])) - unclocked,
+        selection=(end_of_history.upstream() | dg.AssetSelection.assets("alpha_model", *last, *own[:1])) - unclocked,
         description="Everything before the paper start: bars, gate, adjustment, features, walk-forward training, backtest, report.",
     )
     daily = dg.define_asset_job(
         "daily",
-        selection=(dg.AssetSelection.groups("market", "paper") | dg.AssetSelection.assets(LAST_DAILY_TABLE, outputs.warehouse)) - unclocked,
+        selection=(dg.AssetSelection.groups("market", "paper") | dg.AssetSelection.assets(LAST_DAILY_TABLE, *last)) - unclocked,
         tags={"lane": "daily"},
         description="One session: ingest, gate, book, mark, features, scores, weights, risk review, orders, report.",
     )

@@ -112,6 +112,8 @@ _MEANINGS = {
     "broker.alpaca.allow_live": "real money; counts only together with live_account",
     "broker.alpaca.live_account": "from the environment only: AFTERCLOSE__BROKER__ALPACA__LIVE_ACCOUNT",
     "broker.alpaca.timeout_seconds": "for each piece of an answer",
+    "audit.anchors": "folder on another disk or machine that gets a copy of every anchor; none: they are in the data root only",
+    "audit.key": "file of the Ed25519 key that signs them, made if it is not there; none: audit/key.pem of the data root",
     "alerts.channels": "every notice goes to all of them at once",
     "alerts.fallback": "in order; the first that works gets, too, what one of the channels did not take",
     "alerts.ui": "address of the UI in links; none: that of `afterclose start`",

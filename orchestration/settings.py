@@ -193,6 +193,13 @@ class AlertSettings(_Section):
     webhook: WebhookSettings | None = None
 
 
+class AuditSettings(_Section):
+    """Where the audit log's signing key and a copy of its anchors are: docs/audit.md. Relative paths start at the profile's folder."""
+
+    anchors: str | None = None
+    key: str | None = None
+
+
 SECRETS = (
     ("alerts", "email", "password"),
     ("alerts", "slack", "url"),
@@ -223,6 +230,7 @@ class Settings(BaseSettings):
     backtest: BacktestSettings = BacktestSettings()
     broker: BrokerSettings = BrokerSettings()
     alerts: AlertSettings = AlertSettings()
+    audit: AuditSettings = AuditSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from adapters.lake import DeltaLake
+    from adapters.notary import FileNotary
     from assets.chain import Chain
     from orchestration.alerting import Alerting
-    from quant.ports import Ledger
+    from quant.ports import Ledger, ModelStore
 
 HISTORY_ASSETS = ("market_history", "feature_history", "label_history", "walk_forward_scores", "alpha_model", "backtest", "backtest_report")
 LAST_DAILY_ASSET = "performance_report"
@@ -145,6 +146,18 @@ class Workbench:
         from adapters.ledger import open_ledger
 
         return open_ledger(f"sqlite:///{self.root / 'ledger.sqlite'}", self.chain.clock)
+
+    def open_models(self) -> "ModelStore":
+        """The models of the data root."""
+        from adapters.tracking.mlflow_store import open_model_store
+
+        return open_model_store(self.root)
+
+    def open_notary(self) -> "FileNotary":
+        """The anchors of the data root."""
+        from orchestration.definitions import open_notary
+
+        return open_notary(self.settings, self.root)
 
     def newest_report(self, book: str | None = None) -> Path:
         """Path of the newest page of a book."""

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import polars as pl
 
+from quant.audit.anchor import Anchor
+from quant.audit.chain import ChainEntry
 from quant.ledger.entries import Entry
 from quant.trading.brokerage import Acknowledgement, BrokerAccount, BrokerAsset, BrokerCapabilities, BrokerFill, BrokerOrder, BrokerPosition
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from quant.alerts.alert import AlertChange, Notice, Observation
     from quant.quality.expectations import Expectation, ExpectationOutcome
+    from quant.reports.audit import AuditReport
     from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
+
+T = TypeVar("T")
 
 
 class AdjustmentConvention(StrEnum):
@@ -130,8 +136,18 @@ class Lake(Protocol):
         """What the current version consists of; None while the table does not exist."""
         ...
 
-    def digest(self, table: str) -> str:
-        """SHA-256 over all rows in key order, received_at left out; equal content has equal digests whatever wrote it."""
+    def digest(
+        self,
+        table: str,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        where: Mapping[str, str] | None = None,
+        version: int | None = None,
+    ) -> str:
+        """SHA-256 over rows in key order (all, or those that read would give), received_at left out; equal content has equal digests
+        whatever wrote it.
+        """
         ...
 
 
@@ -268,9 +284,11 @@ class Ledger(Protocol):
         """The start of the newest session that the book began, of those up to ``through``."""
         ...
 
-    def record_decision(self, decision: DecisionRecord, summary: Mapping[str, object]) -> DecisionRecord:
-        """Store the decision of (book, session) and ``summary`` as a row of kind 'decision' in the audit log, both or none; or return the
-        one that is stored already.
+    def record_decision(
+        self, decision: DecisionRecord, summary: Mapping[str, object], evidence: Mapping[str, Mapping[str, object]] = ...
+    ) -> DecisionRecord:
+        """Store the decision of (book, session), ``summary`` as an entry of kind 'decision' in the audit log, and ``evidence`` (kind ->
+        payload) as entries after it, all or none; or return the decision that is stored already.
         """
         ...
 
@@ -278,20 +296,34 @@ class Ledger(Protocol):
         """The stored decision, if any."""
         ...
 
-    def crown(self, strategy: str, effective_session: date, version: str) -> None:
-        """Append to the champion history. The same row twice is one row."""
+    def crown(self, strategy: str, effective_session: date, version: str, evidence: Mapping[str, object] = ...) -> None:
+        """Append to the champion history, and to the audit log with ``evidence``. The same row twice is one row."""
         ...
 
     def champion(self, strategy: str, session: date) -> tuple[date, str] | None:
         """(effective_session, version) in force on ``session``: the newest effective_session not after it."""
         ...
 
-    def record(self, kind: str, payload: Mapping[str, object]) -> None:
-        """Append to the audit log: kind, JSON payload, instant of the Clock port."""
+    def record(self, kind: str, payload: Mapping[str, object], *, key: str | None = None) -> bool:
+        """Append to the audit log: kind, JSON payload, instant of the Clock port, and the hash that chains it to the entry before. With a
+        ``key`` that the log has already, nothing happens; returns whether it was appended.
+        """
         ...
 
-    def audit(self, kind: str | None = None) -> Sequence[tuple[int, datetime, str, Mapping[str, object]]]:
-        """Audit rows (sequence, recorded_at, kind, payload), oldest first."""
+    def audit(self, kind: str | None = None, *, containing: str | None = None) -> Sequence[tuple[int, datetime, str, Mapping[str, object]]]:
+        """Audit rows (sequence, recorded_at, kind, payload), oldest first; with ``containing`` those whose payload's JSON has the text."""
+        ...
+
+    def unlike_the_log(self) -> Sequence[str]:
+        """What entries, orders and champions are stored otherwise than the audit log tells, in words: somebody was at the tables. What was
+        stored before the log told of it is left alone.
+        """
+        ...
+
+    def walk_audit(self, work: Callable[[Iterator[ChainEntry]], T], *, after: int = 0) -> T:
+        """What ``work`` makes of the audit log's entries after a sequence, oldest first, as they are stored at one moment. They are read as
+        it asks for them, so a log of any length fits.
+        """
         ...
 
 
@@ -333,6 +365,12 @@ class ModelStore(Protocol):
         """Point the alias champion at a model version."""
         ...
 
+    def provenance(self, strategy: str, version: str) -> Mapping[str, str]:
+        """Where a model comes from: run, registry_version, text_sha256, and data.TABLE for the version of each table that it was trained
+        on. InputError if it is not registered.
+        """
+        ...
+
 
 @runtime_checkable
 class ReportPublisher(Protocol):
@@ -344,6 +382,10 @@ class ReportPublisher(Protocol):
 
     def publish_factors(self, report: FactorReport) -> str:
         """The same for the report on factors."""
+        ...
+
+    def publish_audit(self, report: AuditReport) -> str:
+        """The same for a book's month for compliance, its tables as CSV, and all of it as JSON beside the page."""
         ...
 
 
@@ -383,6 +425,33 @@ class Notifier(Protocol):
         """Deliver one notice, with links that start at ``ui``, in bounded time; returns the recipients that were refused where others
         took it. DeliveryError if nobody got it. Sending a notice twice is harmless: its id is the same.
         """
+        ...
+
+
+@runtime_checkable
+class Notary(Protocol):
+    """Signs what the audit log was, and keeps that outside the database."""
+
+    def public_key(self) -> str:
+        """Ed25519, hex. The private key is made when it is first needed."""
+        ...
+
+    def anchors(self) -> Sequence[Anchor]:
+        """All anchors, oldest first; LedgerError for a file that does not hold anchors."""
+        ...
+
+    def add(self, make: Callable[[Sequence[Anchor]], Anchor | None]) -> Anchor | None:
+        """Sign and append what ``make`` makes of the anchors so far, if anything; nobody else adds one in between."""
+        ...
+
+    def copy(self) -> int:
+        """Bring the copy of the anchors outside the data root, if the settings name a place, up to date; how many were new there.
+        LedgerError if it holds other anchors than these: then somebody changed one of the two. DeliveryError if it cannot be written.
+        """
+        ...
+
+    def signed(self, anchor: Anchor) -> bool:
+        """True if the signature is that of the anchor's content by the anchor's own key."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +11,13 @@ from deltalake import CommitProperties, DeltaTable, WriterProperties, write_delt
 from deltalake.exceptions import CommitFailedError
 
 from adapters.lake.digests import StoredFile, file_path, inspect, record, require_whole
+from quant.audit.rows import frame_digest
 from quant.errors import InputError, expected
 from quant.factors.library.alpha158 import alpha158_table
 from quant.factors.library.user_factors import user_factors_table
 from quant.market.contracts import checked
 from quant.ports import TableSnapshot
-from quant.tables import NOT_DIGESTED, TABLES, Table
+from quant.tables import TABLES, Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,24 +52,6 @@ def open_lake(
     ``alone`` (nobody else writes while it is in use) looks for commits of others once a table. ``library`` are the profile's own factors.
     """
     return DeltaLake(Path(root) / "lake", run_id=run_id, opened=opened, alone=alone, library=library)
-
-
-def frame_digest(rows: pl.DataFrame, table: Table) -> str:
-    """SHA-256 over the rows in key order and the columns in name order, without those of NOT_DIGESTED."""
-    digest = hashlib.sha256()
-    ordered = rows.sort(table.key)
-    for name in sorted(set(table.columns) - set(NOT_DIGESTED)):
-        column = ordered.get_column(name)
-        digest.update(f"{name}:{column.dtype}:{column.len()}".encode())
-        digest.update(column.is_null().to_numpy().tobytes())
-        digest.update(_column_bytes(column))
-    return digest.hexdigest()
-
-
-def _column_bytes(column: pl.Series) -> bytes:
-    if column.dtype == pl.String or column.dtype.is_decimal():
-        return "\x1f".join(column.cast(pl.String).fill_null("").to_list()).encode()
-    return column.to_physical().fill_null(0).to_numpy().tobytes()
 
 
 def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) -> None:
@@ -199,9 +181,17 @@ class DeltaLake:
         delta = self._open(self.declared(table), None)
         return None if delta is None else TableSnapshot(version=delta.version(), rows=delta.count(), files=sorted(delta.file_uris()))
 
-    def digest(self, table: str) -> str:
+    def digest(
+        self,
+        table: str,
+        *,
+        first: date | None = None,
+        last: date | None = None,
+        where: Mapping[str, str] | None = None,
+        version: int | None = None,
+    ) -> str:
         """See quant.ports.Lake.digest."""
-        return frame_digest(self.read(table), self.declared(table))
+        return frame_digest(self.read(table, first=first, last=last, where=where, version=version), self.declared(table))
 
     def inspected(self, table: str) -> Sequence[StoredFile]:
         """Every data file of the current version against what was written."""
@@ -222,6 +212,9 @@ class DeltaLake:
         """The table at a version, by default the newest one there is now, whoever wrote it; None while there is none."""
         path = str(self._path(table))
         if version is not None:
+            held = self._opened.get(table.name)
+            if held is not None and held.version() == version:
+                return held
             return DeltaTable(path, version=version) if DeltaTable.is_deltatable(path) else None
         if table.name in self._opened:
             if table.name not in self._current:

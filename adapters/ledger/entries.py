@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from hashlib import sha256
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select
 
+from adapters.ledger.audit import record_audit
 from adapters.ledger.schema import entries, postings
 from quant.errors import LedgerConflictError, expected
 from quant.ledger.entries import Account, Entry, EntryKind, Posting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection
@@ -75,7 +77,38 @@ def post_entries(connection: Connection, wanted: Sequence[Entry], recorded_at: d
         connection.execute(insert(entries), [_entry_row(sequence, entry, recorded_at) for sequence, entry in numbered])
     if legs := [row for sequence, entry in numbered for row in _posting_rows(sequence, entry)]:
         connection.execute(insert(postings), legs)
+    _audit_bookings(connection, numbered, recorded_at)
     return len(new)
+
+
+def _audit_bookings(connection: Connection, numbered: Sequence[tuple[int, Entry]], recorded_at: datetime) -> None:
+    """One audit entry a book and session: which ledger entries, their digest, and the executions among them in full."""
+    ordered = sorted(numbered, key=lambda pair: (pair[1].book, pair[1].session, pair[0]))
+    for (book, session), group in groupby(ordered, key=lambda pair: (pair[1].book, pair[1].session)):
+        booked = list(group)
+        trades = [entry for _, entry in booked if entry.kind is EntryKind.TRADE]
+        payload = {
+            "book": book,
+            "session": session,
+            "first": booked[0][0],
+            "last": booked[-1][0],
+            "entries": len(booked),
+            "sha256": bookings_digest(entry for _, entry in booked),
+            "columns": ("key", "symbol", "quantity", "price", "cash"),
+            "fills": [[entry.key, entry.symbol, entry.quantity, entry.price, entry.cash] for entry in trades],
+        }
+        record_audit(connection, "bookings", payload, recorded_at)
+
+
+def bookings_digest(booked: Iterable[Entry]) -> str:
+    """SHA-256 over entries in the order given, with cash in 1e-6 and prices and shares in 1e-9, as the database holds them."""
+    digest = sha256()
+    for entry in booked:
+        price = None if entry.price is None else f"{entry.price:.9f}"
+        head = (entry.book, entry.session, entry.key, entry.kind, entry.symbol, price, entry.stale)
+        legs = [f"{leg.account}|{leg.amount:.6f}|{leg.quantity:.9f}" for leg in entry.postings]
+        digest.update("\x1f".join((*map(str, head), *legs, "\n")).encode())
+    return digest.hexdigest()
 
 
 def _with_the_keys_of(connection: Connection, wanted: Sequence[Entry]) -> Iterator[Entry]:

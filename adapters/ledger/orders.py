@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from math import nan
+from itertools import groupby
+from math import isfinite, nan
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select
 
+from adapters.ledger.audit import record_audit
 from adapters.ledger.schema import order_events, orders
 from quant.errors import LedgerError, expected
 from quant.ports import OrderStep
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
 IDS_A_QUERY = 10_000  # SQLite takes 32,766 parameters
+INTENT = (
+    "client_order_id", "symbol", "leg", "generation", "side", "quantity", "reference_price",
+    "denial_limit", "denial_observed", "denial_allowed", "denial_unit", "order_type", "limit_price",
+)  # fmt: skip
 FIRST_EVENT = {OrderState.PENDING_NEW: OrderEvent.INTEND, OrderState.DENIED: OrderEvent.DENY}
 
 
@@ -40,7 +46,8 @@ def intend_orders(connection: Connection, wanted: Sequence[Order], recorded_at: 
             new.setdefault(order.client_order_id, order)
     events = {order_id: _first_event(order) for order_id, order in new.items()}
     if new:
-        connection.execute(insert(orders), [_order_row(order, recorded_at) for order in new.values()])
+        connection.execute(insert(orders), [{**_order_row(order), "recorded_at": recorded_at} for order in new.values()])
+        _audit_intents(connection, list(new.values()), recorded_at)
         _append(connection, {order_id: (event, OrderState.PROPOSED) for order_id, event in events.items()}, recorded_at)
     return [stored.get(order.client_order_id) or new[order.client_order_id] for order in wanted]
 
@@ -83,6 +90,27 @@ def _append(
         for order_id, (event, state) in events.items()
     ]
     connection.execute(insert(order_events), rows)
+    record_audit(
+        connection, "order_events", {"events": {row["client_order_id"]: [row["event"], row["state"]] for row in rows}}, recorded_at
+    )
+
+
+def _audit_intents(connection: Connection, new: Sequence[Order], recorded_at: datetime) -> None:
+    """One entry a book and session: the orders as reviewed, denied ones with what the limit saw."""
+    for (book, session), group in groupby(sorted(new, key=lambda o: (o.book, o.session)), key=lambda o: (o.book, o.session)):
+        rows = [intent_row(order) for order in group]
+        record_audit(connection, "intents", {"book": book, "session": session, "columns": INTENT, "rows": rows}, recorded_at)
+
+
+def intent_row(order: Order) -> list[object]:
+    """The columns INTENT of an order, as the audit log has them."""
+    row = _order_row(order)
+    return [_audited(row[name]) for name in INTENT]
+
+
+def _audited(value: object) -> object:
+    """A number that a limit did not see is none."""
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _by_id(connection: Connection, ids: Sequence[str]) -> dict[str, Order]:
@@ -112,11 +140,10 @@ def _first_event(order: Order) -> OrderEvent:
         ) from None
 
 
-def _order_row(order: Order, recorded_at: datetime) -> dict[str, object]:
+def _order_row(order: Order) -> dict[str, object]:
     denial = order.denial
     return {
         "client_order_id": order.client_order_id,
-        "recorded_at": recorded_at,
         "book": order.book,
         "session": order.session,
         "symbol": order.symbol,

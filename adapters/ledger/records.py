@@ -1,12 +1,14 @@
-"""Decisions, champions and the audit log, to rows and back."""
+"""Starts and decisions of sessions, and champions, to rows and back; each with its entry in the audit log."""
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 
-from adapters.ledger.schema import audit, champion_history, decisions, session_starts
+from adapters.ledger.audit import record_audit
+from adapters.ledger.schema import champion_history, decisions, session_starts
 from quant.ports import DecisionRecord, SessionStart
 
 if TYPE_CHECKING:
@@ -23,8 +25,14 @@ def read_decision(connection: Connection, book: str, session: date) -> DecisionR
     return None if row is None else DecisionRecord(**row)
 
 
-def decide_once(connection: Connection, decision: DecisionRecord, summary: Mapping[str, object], recorded_at: datetime) -> DecisionRecord:
-    """The first decision of a book for a session stands, with its row in the audit log; what stands is returned."""
+def decide_once(
+    connection: Connection,
+    decision: DecisionRecord,
+    summary: Mapping[str, object],
+    evidence: Mapping[str, Mapping[str, object]],
+    recorded_at: datetime,
+) -> DecisionRecord:
+    """The first decision of a book for a session stands, with its entries in the audit log; what stands is returned."""
     stored = read_decision(connection, decision.book, decision.session)
     if stored is None:
         row = {
@@ -35,7 +43,8 @@ def decide_once(connection: Connection, decision: DecisionRecord, summary: Mappi
             "table_versions": dict(decision.table_versions),
         }
         connection.execute(insert(decisions), row)
-        record_audit(connection, "decision", summary, recorded_at)
+        for kind, payload in {"decision": summary, **evidence}.items():
+            record_audit(connection, kind, payload, recorded_at)
     return stored or decision
 
 
@@ -47,13 +56,16 @@ def read_start(connection: Connection, book: str, through: date | None) -> Sessi
     return None if row is None else SessionStart(**row)
 
 
-def begin_once(connection: Connection, start: SessionStart) -> SessionStart:
+def begin_once(connection: Connection, start: SessionStart, recorded_at: datetime) -> SessionStart:
     """The first start of a book's session stands; what stands is returned."""
     stored = read_start(connection, start.book, start.session)
     if stored is not None and stored.session == start.session:
         return stored
     row = {"book": start.book, "session": start.session, "decision_at": start.decision_at, "rules": start.rules}
     connection.execute(insert(session_starts), row)
+    rules = sha256(start.rules.encode()).hexdigest()
+    begun = {"book": start.book, "session": start.session, "decision_at": start.decision_at, "rules_sha256": rules}
+    record_audit(connection, "session", begun, recorded_at)
     return start
 
 
@@ -65,20 +77,12 @@ def read_champion(connection: Connection, strategy: str, session: date) -> tuple
     return None if row is None else (row.effective_session, row.version)
 
 
-def crown_champion(connection: Connection, strategy: str, effective_session: date, version: str, recorded_at: datetime) -> None:
+def crown_champion(
+    connection: Connection, strategy: str, effective_session: date, version: str, evidence: Mapping[str, object], recorded_at: datetime
+) -> None:
     """Append, unless this is what holds from that session on already."""
     if read_champion(connection, strategy, effective_session) != (effective_session, version):
         row = {"recorded_at": recorded_at, "strategy": strategy, "effective_session": effective_session, "version": version}
         connection.execute(insert(champion_history), row)
-
-
-def record_audit(connection: Connection, kind: str, payload: Mapping[str, object], recorded_at: datetime) -> None:
-    """Append one row."""
-    connection.execute(insert(audit), {"recorded_at": recorded_at, "kind": kind, "payload": dict(payload)})
-
-
-def read_audit(connection: Connection, kind: str | None) -> list[tuple[int, datetime, str, Mapping[str, object]]]:
-    """Rows of one kind, or of all, oldest first."""
-    query = select(audit.c.sequence, audit.c.recorded_at, audit.c.kind, audit.c.payload).order_by(audit.c.sequence)
-    rows = connection.execute(query if kind is None else query.where(audit.c.kind == kind))
-    return [(sequence, recorded_at, name, payload) for sequence, recorded_at, name, payload in rows]
+        promoted = {"strategy": strategy, "effective_session": effective_session, "version": version, **evidence}
+        record_audit(connection, "promotion", promoted, recorded_at)

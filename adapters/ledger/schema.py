@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKey, Index, Integer, MetaData, String, Table, UniqueConstraint
 
-from adapters.ledger.types import ScaledDecimal, UtcInstant
+from adapters.ledger.types import CanonicalDocument, ScaledDecimal, UtcInstant
 
-HEAD = "0004"
+HEAD = "0008"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -118,14 +118,18 @@ champion_history = Table(
     Index("champion_history_by_session", "strategy", "effective_session", "sequence"),
 )
 
-# One row per record() of the audit log.
+# One row per entry of the audit log, numbered without gaps; hash covers the row and the hash before it (quant.audit.chain). No two rows
+# have the same key, where there is one.
 audit = Table(
     "audit",
     metadata,
-    Column("sequence", SEQUENCE, primary_key=True),
+    Column("sequence", SEQUENCE, primary_key=True, autoincrement=False),
     Column("recorded_at", UtcInstant, nullable=False),
     Column("kind", String, nullable=False),
-    Column("payload", JSON, nullable=False),
+    Column("key", String),
+    Column("payload", CanonicalDocument, nullable=False),
+    Column("hash", String, nullable=False),
+    UniqueConstraint("key", name="audit_key"),
     Index("audit_by_kind", "kind", "sequence"),
 )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
+from adapters.ledger.audit import read_audit, record_audit, walk_entries
 from adapters.ledger.entries import post_entries, read_entries
+from adapters.ledger.held_against import unlike_the_log
 from adapters.ledger.lock import hold_book
 from adapters.ledger.migrate import bring_to_head
 from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders, read_steps
@@ -12,26 +15,28 @@ from adapters.ledger.records import (
     begin_once,
     crown_champion,
     decide_once,
-    read_audit,
     read_champion,
     read_decision,
     read_start,
-    record_audit,
 )
 from adapters.ledger.schema import entries as entries_table
 from adapters.ledger.schema import orders as orders_table
 from adapters.ledger.sqlite import sqlite_engine, transact, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from datetime import date, datetime
 
     from sqlalchemy import Engine
 
+    from quant.audit.chain import ChainEntry
     from quant.ledger.entries import Entry
     from quant.ports import Clock, DecisionRecord, Ledger, OrderStep, SessionStart
     from quant.trading.orders import Order, OrderEvent
+
+T = TypeVar("T")
+_NOTHING: Mapping[str, Mapping[str, object]] = MappingProxyType({})
 
 
 def open_ledger(url: str, clock: Clock) -> Ledger:
@@ -83,28 +88,37 @@ class SqlLedger:
         return hold_book(self._reader.url.database, book)
 
     def begin(self, start: SessionStart) -> SessionStart:
-        return transact(self._writer, lambda connection: begin_once(connection, start))
+        now = self._clock.now()
+        return transact(self._writer, lambda connection: begin_once(connection, start, now))
 
     def begun(self, book: str, *, through: date | None = None) -> SessionStart | None:
         return transact(self._reader, lambda connection: read_start(connection, book, through))
 
-    def record_decision(self, decision: DecisionRecord, summary: Mapping[str, object]) -> DecisionRecord:
+    def record_decision(
+        self, decision: DecisionRecord, summary: Mapping[str, object], evidence: Mapping[str, Mapping[str, object]] = _NOTHING
+    ) -> DecisionRecord:
         now = self._clock.now()
-        return transact(self._writer, lambda connection: decide_once(connection, decision, summary, now))
+        return transact(self._writer, lambda connection: decide_once(connection, decision, summary, evidence, now))
 
     def decision(self, book: str, session: date) -> DecisionRecord | None:
         return transact(self._reader, lambda connection: read_decision(connection, book, session))
 
-    def crown(self, strategy: str, effective_session: date, version: str) -> None:
+    def crown(self, strategy: str, effective_session: date, version: str, evidence: Mapping[str, object] = _NOTHING) -> None:
         now = self._clock.now()
-        transact(self._writer, lambda connection: crown_champion(connection, strategy, effective_session, version, now))
+        transact(self._writer, lambda connection: crown_champion(connection, strategy, effective_session, version, evidence, now))
 
     def champion(self, strategy: str, session: date) -> tuple[date, str] | None:
         return transact(self._reader, lambda connection: read_champion(connection, strategy, session))
 
-    def record(self, kind: str, payload: Mapping[str, object]) -> None:
+    def record(self, kind: str, payload: Mapping[str, object], *, key: str | None = None) -> bool:
         now = self._clock.now()
-        transact(self._writer, lambda connection: record_audit(connection, kind, payload, now))
+        return transact(self._writer, lambda connection: record_audit(connection, kind, payload, now, key=key))
 
-    def audit(self, kind: str | None = None) -> Sequence[tuple[int, datetime, str, Mapping[str, object]]]:
-        return transact(self._reader, lambda connection: read_audit(connection, kind))
+    def audit(self, kind: str | None = None, *, containing: str | None = None) -> Sequence[tuple[int, datetime, str, Mapping[str, object]]]:
+        return transact(self._reader, lambda connection: read_audit(connection, kind, containing))
+
+    def unlike_the_log(self) -> Sequence[str]:
+        return transact(self._reader, unlike_the_log)
+
+    def walk_audit(self, work: Callable[[Iterator[ChainEntry]], T], *, after: int = 0) -> T:
+        return transact(self._reader, lambda connection: work(walk_entries(connection, after)))

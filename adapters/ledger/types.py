@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, DateTime, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Text, TypeDecorator
 from sqlalchemy.exc import DontWrapMixin
 
+from quant.audit.canonical import canonical_json
 from quant.errors import LedgerError, expected
 
 if TYPE_CHECKING:
@@ -68,6 +69,24 @@ class UtcInstant(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         # SQLite gives it back without its zone, Postgres in the connection's.
         return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class CanonicalDocument(TypeDecorator[object]):
+    """A JSON document as the text of its canonical form (RFC 8785). What that cannot hold is an UnstorableError."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: Dialect) -> str:
+        try:
+            return canonical_json(value).decode()
+        except (TypeError, ValueError) as error:
+            raise UnstorableError(
+                expected("a JSON document", found=error, where="the audit log", do="record plain values, finite and below 2**53")
+            ) from error
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> object:
+        return None if value is None else json.loads(value)
 
 
 def encode_json(document: object) -> str:

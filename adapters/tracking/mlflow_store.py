@@ -26,7 +26,7 @@ from quant.errors import InputError, expected
 from quant.ports import TrainedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -90,6 +90,16 @@ class MlflowModelStore:
     def crown(self, strategy: str, version: str) -> None:
         """InputError if the version is not registered."""
         self._client.set_registered_model_alias(strategy, CHAMPION, str(self._registered(strategy, version).version))
+
+    @quiet()
+    def provenance(self, strategy: str, version: str) -> Mapping[str, str]:
+        """The data versions are tags of the run."""
+        registered = self._registered(strategy, version)
+        tags = self._client.get_run(str(registered.run_id)).data.tags
+        data = {name: value for name, value in sorted(tags.items()) if name.startswith("data.")}
+        return {
+            "registry_version": str(registered.version), "run": str(registered.run_id), "text_sha256": registered.tags[DIGEST], **data
+        }  # fmt: skip
 
     @cached_property
     def _client(self) -> MlflowClient:

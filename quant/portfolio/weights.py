@@ -25,8 +25,10 @@ def signals(scores: pl.DataFrame) -> pl.DataFrame:
     """``scores`` (session, symbol, score) with ``signal``: the score normalised per session to mean 0 and standard deviation 0.02.
 
     Sample standard deviation (n - 1). Sessions whose scores have no spread have no rows: they carry no signal.
+    Sorted by session and symbol.
     """
-    score = pl.col("score")
+    # The last bit of a mean depends on the order of its terms; in Polars also on chunks, and on whether it knows that groups are in order.
+    scores, score = scores.sort("session", "symbol").rechunk(), pl.col("score")
     spread = score.std().over("session")
     scaled = (score - score.mean().over("session")) / spread * SIGNAL_STANDARD_DEVIATION
     # A spread below the rounding of the mean is no spread: constant scores must not become a signal of noise.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _WAITING = (OrderState.PENDING_NEW, OrderState.SENT)
 _NEVER_TAKEN = (*_WAITING, OrderState.PROPOSED, OrderState.DENIED, OrderState.MISSED, OrderState.DRY_RUN, OrderState.REJECTED)
 MOST_SKEW = timedelta(seconds=60)
+Evidence = Callable[[DecisionRecord, "Sequence[Order]"], "Mapping[str, Mapping[str, object]]"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +98,13 @@ class Desk:
         decision_at: datetime,
         model_version: str | None,
         table_versions: Mapping[str, int],
+        evidence: Evidence = lambda record, orders: {},
     ) -> Sequence[Order]:
         """Settle, then review and submit the orders for the next session, once: a session that was decided keeps its orders.
 
         Intents are written before anything is sent and the decision after everything was: a run that was killed between finds
         the frozen intents and sends those that nobody acknowledged, under the same ids. It adds none: two half decisions are no decision.
+        ``evidence`` (kind -> payload) of the decision goes into the audit log with it.
         """
         session = market.session
         if self.ledger.decision(self.book, session) is None:
@@ -117,7 +121,7 @@ class Desk:
                 model_version=model_version,
                 table_versions=table_versions,
             )
-            self.ledger.record_decision(record, _summary(record, intents))
+            self.ledger.record_decision(record, _summary(record, intents), evidence(record, intents))
         return self.ledger.orders(self.book, decided=session)
 
     def _send(self, session: date, waiting: Sequence[Order]) -> None:

@@ -28,6 +28,7 @@ from quant.ports import (
     Lake,
     Ledger,
     ModelStore,
+    Notary,
     Notifier,
     Outbox,
     ReportPublisher,
@@ -54,7 +55,7 @@ def sessions(defs: dg.Definitions) -> dg.PartitionsDefinition:
 
 def test_every_resource_serves_its_port(defs: dg.Definitions):
     ports = {"lake": Lake, "ledger": Ledger, "models": ModelStore, "reports": ReportPublisher, "reviewer": BatchReviewer}
-    ports |= {"warehouse_file": Warehouse}
+    ports |= {"warehouse_file": Warehouse, "notary": Notary}
     assert defs.resources is not None
     with dg.build_resources(dict(defs.resources)) as bound:
         for name, port in ports.items():
@@ -232,7 +233,7 @@ def test_the_daily_job_holds_every_daily_asset_and_the_history_job_every_other_o
     everything = {key.to_user_string() for key in defs.resolve_asset_graph().executable_asset_keys}
     assert keys("daily") | keys("history") == everything - {"factor_report"}
     assert keys("factors") == {"factor_report", "warehouse"}
-    assert keys("daily") & keys("history") == {"warehouse"}
+    assert keys("daily") & keys("history") == {"warehouse", "audit_anchor"}
     assert date.fromisoformat("2013-02-01") == SETTINGS.calendar.paper_start
 
 

@@ -34,6 +34,32 @@ def test_the_figures_of_the_tour_are_those_of_a_fresh_run(demo: Root):
     assert tour(demo.lake, symbol=SYMBOL, session=SESSION) == (REPOSITORY / "docs" / "tour.md").read_text()
 
 
+def test_the_order_of_the_tour_is_explained_down_to_its_raw_rows_and_met_bit_for_bit(demo: Root):
+    from adapters.clock import SystemClock
+    from adapters.notary import FileNotary, signed
+    from adapters.tracking.mlflow_store import open_model_store
+    from assets.lineage import lineage_of
+    from orchestration.definitions import bar_source, build_chain
+    from quant.audit.anchor import anchor_fault, verify
+
+    source = bar_source(demo.settings, exchange_calendar(), SystemClock())
+    chain = build_chain(demo.settings, source, SystemClock())
+    order = demo.lake.read("orders", first=SESSION, last=SESSION, where={"symbol": SYMBOL})["client_order_id"][0]
+    lineage = lineage_of(chain, demo.lake, demo.ledger, open_model_store(demo.path), order)
+    links = [link.what.split()[0] for link in lineage.tree().walk()]
+    assert links == [
+        *("order", "fill", "life", "risk", "decision", "target", "score", "model", "feature", "adjusted", "raw", "corporate", "gate")
+    ]
+    again = lineage.replay()
+    assert [item for item in again if not item.met] == []
+    assert {"adjusted bars", "feature row", "model", "score", "signal", "target weight"} <= {item.what for item in again}
+    notary = FileNotary(demo.path / "audit")
+    anchors, fault = anchor_fault(notary.anchors(), public_key=notary.public_key(), signed=signed)
+    found = demo.ledger.walk_audit(lambda entries: verify(entries, anchors))
+    assert (fault, found.sound, found.anchors) == (None, True, 7)  # the history and six sessions
+    assert found.entries == found.anchored > 60
+
+
 def test_the_notebook_runs_on_the_warehouse(demo: Root, monkeypatch: pytest.MonkeyPatch):
     import nbformat
     from nbclient import NotebookClient

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from adapters.clock import FixedClock
 from adapters.ledger import open_ledger
+from quant.audit.anchor import verify
 from quant.errors import LedgerConflictError, LedgerError
 from quant.ledger.book import BookState
 from quant.ledger.entries import Account, Entry, EntryKind, transfer
@@ -357,6 +358,55 @@ def test_a_payload_that_json_cannot_hold_is_refused(ledger: Ledger, book: str, v
     with pytest.raises(LedgerError, match="expected a JSON document"):
         ledger.record(book, {"value": value})
     assert ledger.audit(book) == []
+
+
+def test_an_entry_with_a_key_is_recorded_once_and_the_first_stands(ledger: Ledger, book: str) -> None:
+    assert ledger.record(book, {"n": 1}, key=book)
+    assert not ledger.record(book, {"n": 2}, key=book)
+    assert ledger.record(book, {"n": 3}, key=f"{book}, another")
+    assert ledger.record(book, {"n": 4})
+    assert [payload["n"] for *_, payload in ledger.audit(book)] == [1, 3, 4]
+
+
+def test_entries_are_found_by_a_text_of_their_payload(ledger: Ledger, book: str) -> None:
+    for text in ("100%", "100_", "1000"):
+        ledger.record(book, {"text": text})
+    assert [payload["text"] for *_, payload in ledger.audit(book, containing='"100_"')] == ["100_"]
+    assert [payload["text"] for *_, payload in ledger.audit(book, containing="100%")] == ["100%"]
+    assert ledger.audit(book, containing="nothing") == []
+
+
+def test_what_happens_to_a_book_is_in_the_audit_log_once_in_its_order(ledger: Ledger, book: str) -> None:
+    denied = order(book, "AAPL", state=OrderState.DENIED)
+    for _ in range(2):
+        ledger.begin(start(book))
+        ledger.post([trade(book, "trade|1"), trade(book, "trade|2")])
+        ledger.intend([order(book), denied])
+        ledger.crown(book, DAY, "v1", {"text_sha256": "abc"})
+    ledger.advance(book, {order(book).client_order_id: OrderEvent.SEND})
+    ledger.advance(book, {order(book).client_order_id: OrderEvent.ACCEPT})
+    for _ in range(2):
+        ledger.record_decision(decision(book), {"book": book}, {"scores": {"of": book}, "weights": {"of": book}})
+    said = {kind: payload for _, _, kind, payload in ledger.audit(containing=book)}
+    assert [kind for _, _, kind, _ in ledger.audit(containing=book)] == [
+        *("session", "bookings", "intents", "order_events", "promotion", "order_events", "order_events", "decision", "scores", "weights")
+    ]
+    assert said["bookings"]["fills"] == [[f"trade|{n}", "IBM", "10", "100.25", "-1002.50"] for n in (1, 2)]
+    denial = slice(said["intents"]["columns"].index("denial_limit"), -2)
+    assert [row[denial] for row in said["intents"]["rows"]] == [[None] * 4, ["notional", 2, 1, "usd"]]
+    assert said["order_events"] == {"events": {order(book).client_order_id: ["accept", "accepted"]}}
+    assert said["promotion"] == {"strategy": book, "effective_session": DAY.isoformat(), "version": "v1", "text_sha256": "abc"}
+
+
+def test_the_log_is_walked_as_it_is_stored_and_every_entry_chains_to_the_one_before(ledger: Ledger, book: str) -> None:
+    ledger.record(book, {"b": Decimal("1.50"), "a": 1e-7}, key=book)
+    entries = ledger.walk_audit(list)
+    assert verify(entries, []).sound
+    last = entries[-1]
+    assert (last.kind, last.key, last.recorded_at) == (book, book, "2013-03-01T22:15:00.123456Z")
+    assert last.payload == '{"a":1e-7,"b":"1.50"}'
+    assert ledger.walk_audit(list, after=last.sequence - 1) == [last]
+    assert ledger.walk_audit(lambda some: next(iter(some))) == entries[0]
 
 
 def test_what_was_written_is_there_when_the_ledger_is_opened_again(url: str, ledger: Ledger, book: str) -> None:

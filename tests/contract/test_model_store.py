@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -115,3 +116,21 @@ def test_crowning_twice_and_crowning_another_are_fine(store: ModelStore, trained
         store.crown(record.strategy, one.version)
         store.crown(record.strategy, one.version)
     assert store.load(record.strategy, model.version) == model
+
+
+def test_a_model_says_which_run_made_it_of_which_data(
+    opened: Callable[[], ModelStore], trained: tuple[TrainedModel, TrainingRecord]
+) -> None:
+    model, record = trained
+    store = opened()
+    number = store.register(model, record)
+    told = store.provenance(record.strategy, model.version)
+    assert told["run"]
+    assert {name: value for name, value in told.items() if name != "run"} == {
+        "registry_version": number,
+        "text_sha256": sha256(model.text.encode()).hexdigest(),
+        "data.alpha158": "3",
+        "data.forward_returns": "4",
+    }
+    with pytest.raises(InputError, match="expected model nobody of alpha_baseline"):
+        store.provenance(record.strategy, "nobody")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
+from random import Random
 
 import polars as pl
 import pytest
@@ -53,6 +54,21 @@ def test_ties_go_to_the_symbol_that_sorts_first():
 
 def test_a_long_only_book_puts_the_whole_exposure_into_longs():
     assert weights({"A": 1, "B": 2, "C": 3, "D": 4}, sides="long_only", gross_exposure_ratio=0.9) == {"D": 0.45, "C": 0.45}
+
+
+@given(st.lists(st.floats(-0.1, 0.1), min_size=2, max_size=24), st.randoms(use_true_random=False))
+def test_signals_are_the_same_bits_however_the_scores_are_laid_out(values: list[float], random: Random):
+    rows = scored({f"S{n:02}": value for n, value in enumerate(values)})
+    before, after = (rows.with_columns(session=pl.lit(DAY + timedelta(days=by)), score=pl.col("score") * by) for by in (-1, 1))
+    order = random.sample(range(rows.height), rows.height)
+    layouts = (
+        rows.with_columns(pl.col("session").set_sorted()),
+        pl.concat([rows.head(1), rows.tail(-1)], rechunk=False),
+        pl.concat([before, rows, after]),
+        rows[order],
+    )
+    wanted = signals(rows)
+    assert all(signals(layout).filter(pl.col("session") == DAY).equals(wanted) for layout in layouts)
 
 
 @given(st.dictionaries(st.sampled_from("ABCDEFGHIJ"), st.floats(-1, 1).map(lambda x: round(x, 6)), min_size=2), st.integers(1, 5))

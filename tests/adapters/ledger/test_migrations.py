@@ -22,6 +22,7 @@ from adapters.ledger.append_only import VERSION_TABLE
 from adapters.ledger.migrate import MIGRATIONS, bring_to_head, revision
 from adapters.ledger.schema import HEAD, metadata
 from adapters.ledger.sqlite import sqlite_engine, transact
+from quant.audit.anchor import Verification, verify
 from quant.errors import InputError, LedgerError
 from quant.ledger.entries import Account, Entry, EntryKind, transfer
 
@@ -119,6 +120,23 @@ def test_an_upgrade_leaves_every_row_from_any_revision(file: Path, start: str) -
     migrated(file, HEAD)
     with closing(sqlite3.connect(file)) as connection:
         assert {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in before} == before
+
+
+def test_what_was_recorded_before_entries_were_chained_is_chained_as_it_stands(file: Path) -> None:
+    migrated(file, "0003")
+    rows = [
+        (1, "2013-02-28 22:00:00.000001", "decision", '{"book": "paper", "nav": 1.0, "ö": null}'),
+        (2, "2013-03-01 22:00:00", "halt", "{}"),
+    ]
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.executemany("INSERT INTO audit VALUES (?, ?, ?, ?)", rows)
+    ledger = open_ledger(f"sqlite:///{file}", CLOCK)
+    ledger.record("halt", {"reason": "since"})
+    entries = ledger.walk_audit(list)
+    assert verify(entries, []) == Verification(entries=3, head=entries[-1].hash, anchors=0, anchored=0)
+    assert [(e.sequence, e.kind, e.recorded_at[:10]) for e in entries[:2]] == [(1, "decision", "2013-02-28"), (2, "halt", "2013-03-01")]
+    assert entries[0].payload == '{"book":"paper","nav":1,"ö":null}'
+    assert ledger.audit("decision") == [(1, datetime(2013, 2, 28, 22, 0, 0, 1, UTC), "decision", {"book": "paper", "nav": 1.0, "ö": None})]
 
 
 def test_a_revision_that_copies_tables_keeps_their_rows_and_gets_its_triggers_back(file: Path, tmp_path: Path) -> None:

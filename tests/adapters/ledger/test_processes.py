@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from adapters.ledger import open_ledger, sqlite
+from quant.audit.anchor import verify
 from quant.errors import LedgerError
 from tests.adapters.ledger.worker import CLOCK, numbered_entry, numbered_order
 
@@ -59,6 +60,9 @@ def test_two_processes_that_open_a_fresh_ledger_at_once_and_post_the_same_book_e
     assert [order.client_order_id for order in ledger.orders("paper")] == [
         numbered_order(number).client_order_id for number in sorted({*range(0, 300, 20), *range(100, 400, 30)})
     ]
+    chained = ledger.walk_audit(lambda entries: verify(entries, []))
+    assert (chained.sound, chained.entries) == (True, len(ledger.audit()))
+    assert sum(payload["entries"] for *_, payload in ledger.audit("bookings")) == 400
 
 
 def test_threads_of_one_process_share_a_ledger(url: str) -> None:
