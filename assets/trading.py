@@ -96,7 +96,7 @@ def backtest(
 
 @dg.asset_check(asset=backtest)
 def backtest_parts_sum_to_nav(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV, to the cent, every session."""
+    """Opening NAV + price P&L + dividends + cash in lieu + write-offs - commissions - fees - borrow + interest + flows = closing NAV."""
     return _identity(lake.read("daily_nav", where={"book": chain.backtest_book}), "backtest_parts_sum_to_nav")
 
 
@@ -106,8 +106,11 @@ def _identity(nav: pl.DataFrame, check: str) -> dg.AssetCheckResult:
         + pl.col("price_pnl")
         + pl.col("dividends")
         + pl.col("cash_in_lieu")
+        + pl.col("write_offs")
         - pl.col("commissions")
+        - pl.col("regulatory_fees")
         - pl.col("borrow")
+        + pl.col("interest")
         + pl.col("external_flows")
         - pl.col("closing_nav")
     )
@@ -193,8 +196,8 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 "parts_sum_to_nav",
                 asset="daily_pnl",
                 blocking=True,
-                description="Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV of the "
-                "ledger, to the cent.",
+                description="Opening NAV + price P&L + dividends + cash in lieu + write-offs - commissions - fees - borrow + interest "
+                "+ flows = closing NAV of the ledger, to the cent.",
             )
         ],
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adapters.ledger.entries import post_entries, read_entries
+from adapters.ledger.entries import post_entries, read_entries, stream_entries
 from adapters.ledger.migrate import bring_to_head
 from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders
 from adapters.ledger.records import (
@@ -20,6 +21,8 @@ from adapters.ledger.records import (
 from adapters.ledger.schema import entries as entries_table
 from adapters.ledger.schema import orders as orders_table
 from adapters.ledger.sqlite import sqlite_engine, transact, writing
+from adapters.ledger.states import STORED_EVERY, Folded, fold, store
+from quant.ledger.lots import LotBook
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,9 +30,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from quant.ledger.book import BookState
     from quant.ledger.entries import Entry
     from quant.ports import Clock, DecisionRecord, Ledger, SessionStart
     from quant.trading.orders import Order, OrderEvent
+
+
+KEPT = 4  # a session asks for the book at its own close and at the one before
 
 
 def open_ledger(url: str, clock: Clock) -> Ledger:
@@ -49,6 +56,7 @@ class SqlLedger:
         self._reader = engine
         self._writer = writing(engine)
         self._clock = clock
+        self._folded: dict[str, tuple[Folded, ...]] = {}  # the last few states of each book
 
     def entries(self, book: str, *, first: date | None = None, through: date | None = None) -> Sequence[Entry]:
         column = entries_table.c
@@ -56,6 +64,20 @@ class SqlLedger:
         where += [] if first is None else [column.session >= first]
         where += [] if through is None else [column.session <= through]
         return transact(self._reader, lambda connection: read_entries(connection, *where))
+
+    def state(self, book: str, *, through: date) -> BookState:
+        known, now = self._folded.get(book, ()), self._clock.now()
+        found = transact(self._reader, lambda connection: fold(connection, book, through, known))
+        if found.unstored >= STORED_EVERY:
+            transact(self._writer, lambda connection: store(connection, book, found, now))
+            found = replace(found, unstored=0)
+        self._folded[book] = (found, *(f for f in known if f.session != through))[:KEPT]
+        return found.state
+
+    def lots(self, book: str, *, through: date) -> LotBook:
+        column = entries_table.c
+        where = (column.book == book, column.session <= through)
+        return transact(self._reader, lambda connection: LotBook().after(stream_entries(connection, *where)))
 
     def post(self, entries: Iterable[Entry]) -> int:
         wanted, now = list(entries), self._clock.now()
