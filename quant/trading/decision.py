@@ -41,7 +41,7 @@ def decide(*, book: str, state: BookState, market: SessionMarket, targets: pl.Da
     if targets.is_empty():
         return Decision(orders=())
     names = new_names(market.upcoming)
-    weights: dict[str, float] = {names.get(s, s): w for s, w in targets.select("symbol", "target_weight").iter_rows()}
+    weights: dict[str, float] = {names.get(str(s), str(s)): w for s, w in targets.select("symbol", "target_weight").iter_rows()}
     state, market = under_new_names(state, market)
     basis = NextBasis.of(state, market)
     proposed = proposed_orders(book=book, session=market.session, state=state, basis=basis, weights=weights)
