@@ -2,8 +2,8 @@
 
 python -m benchmarks.buy_and_hold --bars daily.parquet --actions actions.parquet --published adj_close_published.parquet [--year 2020]
 
-Each name is bought for a million dollars at the close before the year; dividends are reinvested, in fractions of shares, at the close of their
-ex-date; no costs. The ledger's own settlement does it. Files have the columns date, symbol and: close; kind and value; adj_close.
+Each name is bought for a million dollars at the close before the year; dividends are reinvested, in fractions of shares, at the close of
+their ex-date; no costs. The ledger's own settlement does it. Files have the columns date, symbol and: close; kind and value; adj_close.
 A name's published series is consistent if its year is what its own closes and actions make of it, to 1 bp.
 """
 
@@ -31,9 +31,15 @@ from quant.units import CASH_QUANTUM, PRICE_QUANTUM, ZERO, to_decimal
 
 STAKE = Decimal(1_000_000)
 LIMIT = 1e-4  # 1 bp
-FREE = CostSettings(
-    slippage_bps=0, impact_coefficient=0, commission_per_share_usd=0, commission_minimum_usd=0, sec_fee_per_million_usd=0, taf_per_share_usd=0
+FREE_OF = (
+    "slippage_bps",
+    "impact_coefficient",
+    "commission_per_share_usd",
+    "commission_minimum_usd",
+    "sec_fee_per_million_usd",
+    "taf_per_share_usd",
 )
+FREE = CostSettings(**dict.fromkeys(FREE_OF, 0.0))
 RULES = LedgerSettings(dividends_paid="ex_date", interest_debit_rate_annual=0, fractional_shares=True)
 CONVENTION = AdjustmentConvention.EX_DATE_CLOSE
 
@@ -42,9 +48,7 @@ def bought(symbol: str, session: date, amount: Decimal, close: float) -> Executi
     """``amount`` USD of a symbol at its close."""
     price = to_decimal(close, quantum=CASH_QUANTUM, where=f"close of {symbol}")
     quantity = (amount / price).quantize(PRICE_QUANTUM)
-    order = Order(
-        book="hold", session=session, symbol=symbol, leg=Leg.OPEN, side=Side.BUY, quantity=quantity, reference_price=price
-    )
+    order = Order(book="hold", session=session, symbol=symbol, leg=Leg.OPEN, side=Side.BUY, quantity=quantity, reference_price=price)
     return Execution(
         execution_id=f"{symbol}|{session}",
         order=order,
@@ -73,9 +77,7 @@ def held(markets: list[SessionMarket]) -> tuple[dict[str, float], int]:
         paid = [symbol for symbol, amount in waiting.items() if amount > 0 and symbol in market.closes]
         fills = [bought(symbol, market.session, waiting[symbol], market.closes[symbol]) for symbol in paid]
         waiting.update(dict.fromkeys(paid, ZERO))
-        done = settle(
-            book="hold", opening=done.closing, outcomes=fills, market=market, convention=CONVENTION, costs=FREE, ledger=RULES
-        )
+        done = settle(book="hold", opening=done.closing, outcomes=fills, market=market, convention=CONVENTION, costs=FREE, ledger=RULES)
         entries += len(done.entries)
     end = done.closing.holdings
     return {symbol: float(end[symbol].market_value / start[symbol].market_value) for symbol in start}, entries
@@ -83,23 +85,24 @@ def held(markets: list[SessionMarket]) -> tuple[dict[str, float], int]:
 
 def by_formula(closes: dict[date, float], actions: list[CorporateAction], first: date, last: date) -> float:
     """The same from the vendor's rule for adjusting: every action of the year lifts the total return by split x (C + D) / C."""
-    lift = prod(
-        a.value if a.kind == "split" else (closes[a.ex_date] + a.value) / closes[a.ex_date] for a in actions if a.ex_date in closes
-    )
+    lift = prod(a.value if a.kind == "split" else (closes[a.ex_date] + a.value) / closes[a.ex_date] for a in actions if a.ex_date in closes)
     return closes[last] / closes[first] * lift
 
 
 def measure(bars: pl.DataFrame, actions: pl.DataFrame, published: pl.DataFrame, year: int) -> bool:
     """Print a year's result; True if every consistent name is within the limit."""
     before, last = (bars.filter(pl.col("date").dt.year() == y)["date"].max() for y in (year - 1, year))
-    assert isinstance(before, date) and isinstance(last, date)
+    if not isinstance(before, date) or not isinstance(last, date):
+        raise SystemExit(f"no bars of {year - 1} and {year}")
     window = bars.filter(pl.col("date").is_between(before, last))
     whole = sorted(set(window.filter(pl.col("date") == before)["symbol"]) & set(window.filter(pl.col("date") == last)["symbol"]))
     window = window.filter(pl.col("symbol").is_in(whole))
     known = datetime(1999, 1, 1, tzinfo=UTC)
     ex: dict[date, list[CorporateAction]] = {}
     of: dict[str, list[CorporateAction]] = {symbol: [] for symbol in whole}
-    rows = actions.filter(pl.col("date").is_between(before, last, closed="right"), pl.col("symbol").is_in(whole)).sort("date", "symbol", "kind")
+    rows = actions.filter(pl.col("date").is_between(before, last, closed="right"), pl.col("symbol").is_in(whole)).sort(
+        "date", "symbol", "kind"
+    )
     for day, symbol, kind, value in rows.select("date", "symbol", "kind", "value").iter_rows():
         action = CorporateAction(symbol=symbol, ex_date=day, kind=kind, value=value, known_at=known)
         ex.setdefault(day, []).append(action)
@@ -138,7 +141,8 @@ def main() -> None:
     parser.add_argument("--year", type=int, action="append", help="calendar year; again for another one; default 2020")
     given = parser.parse_args()
     bars, actions, published = (pl.read_parquet(path) for path in (given.bars, given.actions, given.published))
-    if not all([measure(bars, actions, published, year) for year in given.year or [2020]]):
+    good = [measure(bars, actions, published, year) for year in given.year or [2020]]
+    if not all(good):
         raise SystemExit("a consistent name is beyond 1 bp")
 
 

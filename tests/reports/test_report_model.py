@@ -55,13 +55,15 @@ def test_a_label_enters_on_the_session_it_is_known_and_not_before(tables: Tables
 def test_the_bridge_sums_to_the_closing_net_asset_value_to_the_cent(tables: Tables) -> None:
     for column in ("session_usd", "to_date_usd"):
         terms = dict(model_of(tables).bridge.select("term", column).rows())
-        closing, _slippage = terms.pop("closing_nav"), terms.pop("slippage")
+        closing, *sides, _slippage = (terms.pop(name) for name in ("closing_nav", "long_pnl", "short_pnl", "slippage"))
         assert sum(terms.values()) == pytest.approx(closing, abs=0.005)
+        others = sum(terms[name] for name in ("opening_nav", "interest", "external_flows"))
+        assert sum(sides) == pytest.approx(closing - others, abs=0.005)
 
 
 def test_contributions_sum_to_the_change_of_net_asset_value_without_flows(tables: Tables) -> None:
     model, nav = model_of(tables), tables["daily_nav"]
-    earned = float(nav["closing_nav"][-1] - nav["external_flows"].sum())
+    earned = float(nav["closing_nav"][-1] - nav["external_flows"].sum() - nav["interest"].sum())
     assert model.contributions["pnl"].sum() == pytest.approx(earned, abs=0.005)
 
 
