@@ -228,6 +228,7 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 "closing_nav": float(done.closing.nav),
                 "pnl": float(done.closing.nav - done.opening.nav - done.external_flows),
                 "commissions": float(sum(p.commissions for p in done.pnl)),
+                "assumed_pay_dates": ", ".join(sorted({f"{e.symbol} {e.due}" for e in done.entries if e.assumed})) or "none",
             },
             check_results=[_identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")],
         )

@@ -33,7 +33,8 @@ class EntryKind(StrEnum):
     BORROW = "borrow"
     INTEREST = "interest"
     WRITE_OFF = "write_off"  # a holding that nobody quotes any more leaves the book
-    DIVERGENCE = "divergence"  # booked here, never by the broker: cash that only the book has
+    ADJUSTMENT = "adjustment"  # shares at a price, or cash, from outside: what a reconciliation found and booked with a reason
+    DIVERGENCE = "divergence"  # booked here, never by the broker: cash becomes cash that only the book has
     MARK = "mark"  # values a holding at a price; moves nothing
 
 
@@ -67,9 +68,9 @@ class Posting:
 class Entry:
     """One balanced booking. ``key`` is unique within the book and deterministic, so that booking twice is booking once.
 
-    ``symbol`` is None for pure cash flows. ``price`` (USD per share) is set on TRADE, MARK, CASH_IN_LIEU, DELISTING and WRITE_OFF;
-    ``stale`` on a MARK whose price is older than its session; ``due``, the pay date, on what goes into or out of RECEIVABLES, with
-    ``assumed`` if the source had none; ``new_symbol`` on a RENAME.
+    ``symbol`` is None for pure cash flows. ``price`` (USD per share) is set on TRADE, MARK, CASH_IN_LIEU, DELISTING, WRITE_OFF and on an
+    ADJUSTMENT of shares; ``stale`` on a MARK whose price is older than its session; ``due``, the pay date, on what goes into or out of
+    RECEIVABLES, with ``assumed`` if the source had none; ``new_symbol`` on a RENAME.
     """
 
     book: str

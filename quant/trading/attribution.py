@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
@@ -66,41 +66,55 @@ class SymbolPnl:
         return gains - self.commissions - self.regulatory_fees - self.borrow
 
 
+@dataclass(slots=True)
+class _OfName:
+    """What a session did to one name, as it is read off holdings, entries and fills."""
+
+    amounts: defaultdict[tuple[str, Holder], Decimal]  # by term and side
+    held: Decimal = ZERO  # after splits, before trades
+    moves: list[tuple[Decimal, Decimal]] = field(default_factory=list[tuple[Decimal, Decimal]])  # shares that came or went, and their price
+    fills: list[Execution] = field(default_factory=list[Execution])
+
+
 def symbol_pnl(
     opening: BookState, entries: Sequence[Entry], executions: Sequence[Execution], marks: Mapping[str, Decimal]
 ) -> list[SymbolPnl]:
     """Each name's result under its symbol at the close: prices from holdings, fills and ``marks`` (what a share of each is worth at the
     close), the rest from the accounts of the session's ``entries``. Everything that was held, traded or booked on has a row.
     """
-    amounts: defaultdict[str, defaultdict[tuple[str, Holder], Decimal]] = defaultdict(lambda: defaultdict(Decimal))
-    quantity: defaultdict[str, Decimal] = defaultdict(Decimal)
-    fills: defaultdict[str, list[Execution]] = defaultdict(list)
-    for execution in executions:
-        fills[execution.order.symbol].append(execution)
+    names: defaultdict[str, _OfName] = defaultdict(lambda: _OfName(amounts=defaultdict(Decimal)))
     sides = {x.execution_id: _side_of_order(x) for x in executions}
     renames = [entry for entry in entries if entry.kind is EntryKind.RENAME]
     for symbol, held in opening.holdings.items():
-        name = name_after(symbol, renames)
-        amounts[name]["price_pnl", Holder.of(held.quantity)] -= held.market_value
-        quantity[name] += held.quantity
+        name = names[name_after(symbol, renames)]
+        name.amounts["price_pnl", Holder.of(held.quantity)] -= held.market_value
+        name.held += held.quantity
     done = 0
     for entry in entries:
         if entry.kind is EntryKind.RENAME:
             done += 1
         elif entry.symbol is not None and entry.kind is not EntryKind.PAYMENT:
-            name = name_after(entry.symbol, renames[done:])
-            of_name = amounts[name]
-            if entry.kind is EntryKind.SPLIT:
-                quantity[name] += entry.quantity
-            elif (account := _ACCOUNTS.get(entry.kind)) is not None:
-                amount = entry.amount(account)
-                of_name[account.value, _side_of_entry(entry, amount, sides)] += amount if account.value in COSTS else -amount
-    for name, held in quantity.items():
-        amounts[name]["price_pnl", Holder.of(held)] += held * marks[name] if held else ZERO
-    for name, traded in fills.items():
-        for side, earned in _earned(quantity[name], traded, marks[name]):
-            amounts[name]["price_pnl", side] += earned
-    return [_pnl(name, amounts[name], fills[name]) for name in sorted(amounts)]
+            _read(entry, names[name_after(entry.symbol, renames[done:])], sides)
+    for execution in executions:
+        name = names[execution.order.symbol]
+        name.fills.append(execution)
+        name.moves.append((execution.quantity * execution.order.side.sign, execution.price))
+    for symbol, name in names.items():
+        if name.held:
+            name.amounts["price_pnl", Holder.of(name.held)] += name.held * marks[symbol]
+        for side, earned in _earned(name.held, name.moves, marks.get(symbol, ZERO)):
+            name.amounts["price_pnl", side] += earned
+    return [_pnl(symbol, names[symbol].amounts, names[symbol].fills) for symbol in sorted(names)]
+
+
+def _read(entry: Entry, name: _OfName, sides: Mapping[str, Holder]) -> None:
+    if entry.kind is EntryKind.SPLIT:
+        name.held += entry.quantity
+    elif entry.kind is EntryKind.ADJUSTMENT and entry.price is not None:
+        name.moves.append((entry.quantity, entry.price))
+    elif (account := _ACCOUNTS.get(entry.kind)) is not None:
+        amount = entry.amount(account)
+        name.amounts[account.value, _side_of_entry(entry, amount, sides)] += amount if account.value in COSTS else -amount
 
 
 def _side_of_order(execution: Execution) -> Holder:
@@ -122,17 +136,18 @@ def _side_of_entry(entry: Entry, amount: Decimal, sides: Mapping[str, Holder]) -
             return Holder.of(-amount)
 
 
-def _earned(held: Decimal, fills: Sequence[Execution], mark: Decimal) -> list[tuple[Holder, Decimal]]:
-    """What each fill earned until the close: value at ``mark`` less what was paid. The part that closes belongs to the side it closes."""
+def _earned(held: Decimal, moves: Sequence[tuple[Decimal, Decimal]], mark: Decimal) -> list[tuple[Holder, Decimal]]:
+    """What shares that came or went (signed, with their price) earned until the close: value at ``mark`` less what was paid. The part that
+    closes belongs to the side it closes.
+    """
     parts: list[tuple[Holder, Decimal]] = []
-    for fill in fills:
-        signed = fill.quantity * fill.order.side.sign
+    for signed, price in moves:
         closing = signed if abs(signed) <= abs(held) else -held
         if held * signed >= 0:
             closing = ZERO
         for part, side in ((closing, Holder.of(held)), (signed - closing, Holder.of(signed))):
             if part != 0:
-                parts.append((side, part * (mark - fill.price)))
+                parts.append((side, part * (mark - price)))
         held += signed
     return parts
 

@@ -15,7 +15,7 @@ from quant.trading.corporate_actions import by_new_name, corporate_action_entrie
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
-from quant.trading.settlement import Settlement, settle, unforeseen_actions
+from quant.trading.settlement import OPENING_KEY, Settlement, settle, unforeseen_actions
 from quant.units import ZERO
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Desk:
             costs=self.rules.costs,
             ledger=self.rules.ledger,
             deposit=self.deposit if first else ZERO,
+            adjustments=[e for e in self.ledger.entries(self.book, first=session, through=session) if _from_outside(e)],
         )
 
     def settle(self, market: SessionMarket) -> Settlement:
@@ -161,6 +162,12 @@ class Desk:
                 expected(what, found="no decision", where="the ledger", do=f"run `afterclose backfill --from {session} --to {before}`")
             )
         return found
+
+
+def _from_outside(entry: Entry) -> bool:
+    """True for flows after the opening one, and for what a reconciliation booked."""
+    flow = entry.kind is EntryKind.DEPOSIT and entry.key != OPENING_KEY
+    return flow or entry.kind in (EntryKind.ADJUSTMENT, EntryKind.DIVERGENCE)
 
 
 def _intent(order: Order) -> Order:

@@ -4,7 +4,7 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -22,6 +22,7 @@ from quant.trading.orders import Execution, Expiry, Order, Side
 from quant.units import CASH_QUANTUM, CENT, ZERO, cents, cents_up, to_decimal
 
 SESSIONS_PER_YEAR = 252
+OPENING_KEY = "deposit|opening"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class Settlement:
 def opening_deposit(book: str, market: SessionMarket, amount: Decimal) -> Entry:
     """The external flow that starts a book."""
     postings = transfer(Account.EXTERNAL, Account.CASH, amount)
-    return Entry(book=book, session=market.session, key="deposit|opening", kind=EntryKind.DEPOSIT, symbol=None, postings=postings)
+    return Entry(book=book, session=market.session, key=OPENING_KEY, kind=EntryKind.DEPOSIT, symbol=None, postings=postings)
 
 
 def execution_entries(book: str, market: SessionMarket, executions: Sequence[Execution], costs: CostSettings) -> list[Entry]:
@@ -150,7 +151,7 @@ def payment_entries(book: str, state: BookState, market: SessionMarket) -> list[
 
 
 def mark_entries(
-    book: str, before: BookState, restated: BookState, market: SessionMarket, settings: LedgerSettings, fills: Sequence[Execution] = ()
+    book: str, before: BookState, restated: BookState, market: SessionMarket, settings: LedgerSettings, paid: Mapping[str, Decimal]
 ) -> list[Entry]:
     """One MARK for each holding of ``before`` (the book after the session's trades): the close, or the carried mark, flagged stale. One
     that was stale for stale_limit_sessions is written off instead. ``restated``: the book before the session's trades, on its names.
@@ -158,7 +159,7 @@ def mark_entries(
     entries: list[Entry] = []
     for symbol, holding in before.holdings.items():
         stale = symbol not in market.closes or holding.delisted
-        at = session_mark(symbol, restated, market, fills)
+        at = session_mark(symbol, restated, market, paid)
         if stale and holding.stale_sessions >= settings.stale_limit_sessions:
             entries.append(_write_off(book, market, symbol, holding, at))
             continue
@@ -169,14 +170,14 @@ def mark_entries(
     return entries
 
 
-def session_mark(symbol: str, restated: BookState, market: SessionMarket, fills: Sequence[Execution]) -> Decimal:
-    """What a holding is worth at the session's close, USD a share: the close; else its last mark on the session's share basis; else, bought
-    in a session that has no accepted close, its last fill.
+def session_mark(symbol: str, restated: BookState, market: SessionMarket, paid: Mapping[str, Decimal]) -> Decimal:
+    """What a holding is worth at the session's close, USD a share: the close; else its last mark on the session's share basis; else, of
+    what came in a session that has no accepted close, the last price ``paid``.
     """
     held = restated.holdings.get(symbol)
     if symbol in market.closes and not (held and held.delisted):
         return to_decimal(market.closes[symbol], quantum=CASH_QUANTUM, where=f"close of {symbol}")
-    return carried_mark(restated, market, symbol) if held else [x.price for x in fills if x.order.symbol == symbol][-1]
+    return carried_mark(restated, market, symbol) if held else paid[symbol]
 
 
 def _write_off(book: str, market: SessionMarket, symbol: str, holding: Holding, mark: Decimal) -> Entry:
@@ -217,10 +218,12 @@ def settle(
     ledger: LedgerSettings | None = None,
     deposit: Decimal = ZERO,
     late: Sequence[Entry] = (),
+    adjustments: Sequence[Entry] = (),
 ) -> Settlement:
     """Everything that happens to a book from the previous close to this one. Verified before it is returned.
 
-    ``late``: entries of corporate actions that became known after their ex-date; they come first.
+    ``late``: entries of corporate actions that became known after their ex-date; they come first. ``adjustments``: flows and what a
+    reconciliation booked in this session, on its share basis and names.
     """
     settings = ledger or LedgerSettings()
     executions = [o for o in outcomes if isinstance(o, Execution)]
@@ -233,14 +236,16 @@ def settle(
         *flows,
         *late,
         *actions,
+        *adjustments,
         *execution_entries(book, market, executions, costs),
         *borrow_entries(book, opening, market, costs, [*late, *names]),
         *interest_entries(book, opening, market, settings),
         *payment_entries(book, restated, market),
     ]
     traded = opening.after(entries)
-    entries += mark_entries(book, traded, restated, market, settings, executions)
-    marks = {s: session_mark(s, restated, market, executions) for s in {*restated.holdings, *(x.order.symbol for x in executions)}}
+    paid = {e.symbol: e.price for e in entries if e.kind in (EntryKind.ADJUSTMENT, EntryKind.TRADE) and e.symbol and e.price is not None}
+    entries += mark_entries(book, traded, restated, market, settings, paid)
+    marks = {symbol: session_mark(symbol, restated, market, paid) for symbol in {*restated.holdings, *paid}}
     return Settlement(
         entries=entries,
         outcomes=outcomes,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from quant.ledger.book import BookState, Holding
-from quant.ledger.entries import Account, EntryKind
+from quant.ledger.entries import Account, Entry, EntryKind, transfer
 from quant.ledger.lots import Lot, LotBook
 from quant.ledger.settings import LedgerSettings
 from quant.ports import AdjustmentConvention
@@ -57,13 +57,16 @@ def day(
     price: float | None = None,
     symbol: str = "AAPL",
     fills: Sequence[Execution] = (),
+    adjustments: Sequence[Entry] = (),
     costs: CostSettings = FREE,
     settings: LedgerSettings = NO_INTEREST,
     convention: AdjustmentConvention = AdjustmentConvention.EX_DATE_CLOSE,
 ) -> Settlement:
     prices = {} if price is None else {symbol: price}
     market = SessionMarket(session=session, previous=session - timedelta(days=1), opens=prices, closes=prices, actions=actions)
-    done = settle(book="b", opening=state, outcomes=fills, market=market, convention=convention, costs=costs, ledger=settings)
+    done = settle(
+        book="b", opening=state, outcomes=fills, market=market, convention=convention, costs=costs, ledger=settings, adjustments=adjustments
+    )
     assert done.gap == done.side_gap == 0
     return done
 
@@ -215,3 +218,23 @@ def test_of_a_flip_each_side_has_what_was_held_and_traded_on_it():
     done = day(holding(100, "100"), D1, price=120.0, fills=fills)
     assert (done.pnl[0].long_pnl, done.pnl[0].short_pnl) == (1000 - 1, -500 - 1)
     assert done.pnl[0].price_pnl == 500
+
+
+def test_shares_that_a_reconciliation_finds_are_a_flow_at_their_price_and_earn_from_there():
+    def found(shares: int, price: str) -> Entry:
+        legs = transfer(Account.EXTERNAL, Account.SECURITIES, shares * Decimal(price), Decimal(shares))
+        kind = EntryKind.ADJUSTMENT
+        return Entry(book="b", session=D1, key=f"{shares}", kind=kind, symbol="AAPL", postings=legs, price=Decimal(price))
+
+    done = day(holding(100, "100"), D1, price=110.0, adjustments=[found(-150, "105")])
+    assert (done.external_flows, done.pnl[0].long_pnl, done.pnl[0].short_pnl) == (-150 * 105, 500, -250)
+    assert done.closing.quantity("AAPL") == -50
+    unquoted = day(BookState(), D1, adjustments=[found(10, "105")])
+    assert (unquoted.closing.nav, unquoted.closing.holdings["AAPL"].stale) == (1050, True)
+
+
+def test_cash_that_the_broker_never_books_is_of_the_book_all_the_same():
+    apart = transfer(Account.CASH, Account.BROKER_DIVERGENCE, Decimal(50))
+    entry = Entry(book="b", session=D1, key="d", kind=EntryKind.DIVERGENCE, symbol=None, postings=apart)
+    done = day(BookState(cash=Decimal(200)), D1, adjustments=[entry])
+    assert (done.closing.cash, done.closing.divergence, done.closing.nav) == (150, 50, 200)
