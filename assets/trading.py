@@ -10,6 +10,7 @@ import polars as pl
 
 from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
 from assets.market import as_decided, known_actions, late_actions
+from quant.ledger.entries import Account, Entry, EntryKind
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
 from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
@@ -124,6 +125,12 @@ def _identity(nav: pl.DataFrame, check: str) -> dg.AssetCheckResult:
     )
 
 
+def _kept(entries: Sequence[Entry]) -> dg.AssetCheckResult:
+    gone = [entry for entry in entries if entry.kind is EntryKind.WRITE_OFF]
+    shown = [f"{e.symbol}: {-e.quantity} shares at {e.price} USD, {-e.amount(Account.WRITE_OFFS):,.2f} USD" for e in gone]
+    return warning("daily_pnl", "nothing_is_written_off", not gone, {"written_off": len(gone), "observed": "; ".join(shown) or "none"})
+
+
 def _whole(sleeve: pl.Series, sides: str) -> dg.AssetCheckResult:
     longs, shorts = float(sleeve.filter(sleeve > 0).sum()), float(sleeve.filter(sleeve < 0).sum())
     wanted = -1.0 if sides == "long_short" else 0.0
@@ -198,7 +205,12 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 blocking=True,
                 description="Opening NAV + price P&L + dividends + cash in lieu + write-offs - commissions - fees - borrow + interest "
                 "+ flows = closing NAV of the ledger, to the cent.",
-            )
+            ),
+            dg.AssetCheckSpec(
+                "nothing_is_written_off",
+                asset="daily_pnl",
+                description="Warns of holdings that left the book: delisted, or without a price for stale_limit_sessions.",
+            ),
         ],
     )
     def daily_pnl(
@@ -216,7 +228,7 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
             for name in ("daily_pnl", "daily_nav"):
                 lake.replace(name, lake.read(name).clear(), first=session, last=session, where=where)
             nothing = _identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")
-            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0), check_results=[nothing])
+            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0), check_results=[nothing, _kept(())])
         done = desk.settlement(market_of(session))
         instant = chain.decision_instant(lake, ledger, session)
         nav = nav_rows(book, session, done, instant).with_columns(closing_nav=pl.lit(desk.state(session).nav).cast(pl.Decimal(38, 6)))
@@ -230,7 +242,10 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 "commissions": float(sum(p.commissions for p in done.pnl)),
                 "assumed_pay_dates": ", ".join(sorted({f"{e.symbol} {e.due}" for e in done.entries if e.assumed})) or "none",
             },
-            check_results=[_identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")],
+            check_results=[
+                _identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav"),
+                _kept(done.entries),
+            ],
         )
 
     return [fills, positions, daily_pnl]

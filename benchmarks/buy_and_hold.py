@@ -20,7 +20,7 @@ import polars as pl
 
 from quant.ledger.book import BookState
 from quant.ledger.entries import EntryKind
-from quant.ledger.settings import LedgerSettings
+from quant.ledger.settings import FractionalLedgerSettings
 from quant.ports import AdjustmentConvention
 from quant.trading.corporate_actions import corporate_action_entries
 from quant.trading.execution import CostSettings
@@ -40,7 +40,7 @@ FREE_OF = (
     "taf_per_share_usd",
 )
 FREE = CostSettings(**dict.fromkeys(FREE_OF, 0.0))
-RULES = LedgerSettings(dividends_paid="ex_date", interest_debit_rate_annual=0, fractional_shares=True)
+RULES = FractionalLedgerSettings(dividends_paid="ex_date", interest_debit_rate_annual=0)
 CONVENTION = AdjustmentConvention.EX_DATE_CLOSE
 
 

@@ -74,7 +74,6 @@ _MEANINGS = {
     "ledger.interest_debit_rate_annual": "on what is borrowed: cash, less the value of shorts, below zero",
     "ledger.interest_year_days": "days of a year of interest",
     "ledger.stale_limit_sessions": "a holding without an accepted price for so many sessions is written off: docs/decisions/ledger.md",
-    "ledger.fractional_shares": "a split leaves fractions of shares; else they are paid in cash",
     "risk.max_gross_ratio": "longs plus shorts, of net asset value",
     "risk.max_net_ratio": "longs minus shorts, of net asset value",
     "risk.max_name_ratio": "one name, of net asset value",

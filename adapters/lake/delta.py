@@ -81,17 +81,18 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
 
 
 def _missing(table: Table, stored: DeltaTable) -> pl.Schema:
-    """Columns that read as nulls: factors that came into a library, and what came into an append-only table since its first rows. Any
+    """Columns that no stored row has: factors that came into a library, and what came into a table since its first rows. Any
     other table without a declared column is broken, and reading it says so.
     """
     if not _grows(table):
         return pl.Schema()
     names = {field.name for field in stored.schema().fields}
-    return pl.Schema({name: dtype for name, dtype in table.schema.items() if name not in names and table.columns[name].nullable})
+    came = {name: column.dtype for name, column in table.columns.items() if column.nullable or column.added}
+    return pl.Schema({name: dtype for name, dtype in came.items() if name not in names})
 
 
 def _grows(table: Table) -> bool:
-    return table.append_only or table.name == "user_factors"
+    return table.append_only or table.name == "user_factors" or any(column.added for column in table.columns.values())
 
 
 class DeltaLake:
@@ -122,7 +123,7 @@ class DeltaLake:
         return table_named(table, self._library)
 
     def missing(self, table: str) -> pl.Schema:
-        """Columns that the stored table does not have: they came since, and read as nulls."""
+        """Columns that the stored table does not have: they came since, and read as null, or as what they were before."""
         declared = self.declared(table)
         delta = self._open(declared, None)
         return pl.Schema() if delta is None else _missing(declared, delta)
@@ -149,7 +150,10 @@ class DeltaLake:
         keep += [clock <= last] if last is not None else []
         needed = list(dict.fromkeys([*wanted, *declared.key]))
         added = [pl.lit(None, dtype).alias(name) for name, dtype in _missing(declared, delta).items()]
-        frame = pl.scan_delta(delta).with_columns(added).filter(*keep).select(needed).sort(declared.key).select(wanted)
+        earlier = [pl.col(name).fill_null(column.earlier) for name, column in declared.columns.items() if column.earlier is not None]
+        frame = (
+            pl.scan_delta(delta).with_columns(added).with_columns(earlier).filter(*keep).select(needed).sort(declared.key).select(wanted)
+        )
         return frame.collect()
 
     def replace(self, table: str, rows: pl.DataFrame, *, first: date, last: date, where: Mapping[str, str] | None = None) -> int:

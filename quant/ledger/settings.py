@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -16,4 +16,13 @@ class LedgerSettings(BaseModel, frozen=True, extra="forbid"):
     interest_debit_rate_annual: float = Field(default=0.07, ge=0, le=1)
     interest_year_days: Literal[360, 365] = 360
     stale_limit_sessions: int = Field(default=20, ge=1, le=10_000)
-    fractional_shares: bool = False
+
+    fractional_shares: ClassVar[bool] = False
+
+
+class FractionalLedgerSettings(LedgerSettings, frozen=True, extra="forbid"):
+    """Of a book that holds fractions of shares: a split leaves them, none are paid in cash. Orders of the product are for whole shares, so
+    this is for measuring, not a setting.
+    """
+
+    fractional_shares: ClassVar[bool] = True
