@@ -350,7 +350,7 @@ _TABLES = (
             "regulatory_fees": _new_cash("Sum over symbols; subtracts"),
             "borrow": _cash("Sum over symbols; subtracts"),
             "interest": _new_cash("On cash, less the value of shorts, since the session before; negative is paid"),
-            "external_flows": _cash("Deposits less withdrawals"),
+            "external_flows": _cash("Deposits less withdrawals, and what a reconciliation booked from outside"),
             "closing_nav": _cash("Cash, receivables, divergence and market value of all positions, from the ledger's fold"),
             "cash": _cash("Cash at the close"),
             "receivables": _new_cash("Dividends earned and not paid yet; those that shorts owe subtract"),

@@ -180,10 +180,10 @@ def _split_entries(book: str, market: SessionMarket, symbol: str, *, change: Dec
 
 def under_new_names(state: BookState, market: SessionMarket) -> tuple[BookState, SessionMarket]:
     """A book and a session's market under the names of the next session, as far as its renames are known: orders go out under them. A name
-    that is delisted then has no price to trade at.
+    that is delisted has no price to trade at: what is quoted under it from then on is another security.
     """
     names = new_names(market.upcoming)
-    gone = {a.symbol for a in market.upcoming if a.kind == "delisting"}
+    gone = {a.symbol for a in market.upcoming if a.kind == "delisting"} | {s for s, h in state.holdings.items() if h.delisted}
     if not names and not gone:
         return state, market
 

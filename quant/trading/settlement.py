@@ -15,7 +15,7 @@ from quant.ledger.entries import Account, Entry, EntryKind, Posting, transfer
 from quant.ledger.settings import LedgerSettings
 from quant.ports import AdjustmentConvention
 from quant.trading.attribution import SymbolPnl, symbol_pnl
-from quant.trading.corporate_actions import by_new_name, carried_mark, corporate_action_entries, name_after
+from quant.trading.corporate_actions import by_new_name, carried_mark, corporate_action_entries, name_after, new_names
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, Side
@@ -199,7 +199,9 @@ def unforeseen_actions(orders: Sequence[Order], market: SessionMarket, decided_a
     """Orders whose share basis or name changed after they were sized: they end here, because they mean something else now."""
     if decided_at is None:
         return []
-    late = {a.symbol: a.kind for a in market.actions if a.kind in ("split", "rename", "delisting") and a.known_at > decided_at}
+    names = new_names(market.actions)  # an order has the symbol of before a rename, or of after it if that was known
+    unforeseen = [a for a in market.actions if a.kind in ("split", "rename", "delisting") and a.known_at > decided_at]
+    late = {symbol: a.kind for a in unforeseen for symbol in (a.symbol, names.get(a.symbol, a.symbol))}
     return [
         Expiry(order=order, session=market.session, reason=f"a {late[order.symbol]} became known after the decision")
         for order in orders

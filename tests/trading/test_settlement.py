@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +15,10 @@ from quant.errors import LedgerError
 from quant.ledger.book import BookState, Holding
 from quant.ledger.entries import EntryKind
 from quant.ports import AdjustmentConvention
+from quant.risk.limit import RiskSettings
 from quant.tables import TABLES
 from quant.trading.attribution import COSTS, GAINS
+from quant.trading.decision import decide
 from quant.trading.execution import CostSettings, execute_at_open
 from quant.trading.market import CorporateAction, SessionMarket
 from quant.trading.orders import Execution, Expiry, Leg, Order, Side
@@ -143,6 +146,40 @@ def test_an_order_sized_before_its_split_was_known_expires():
     at_decision = decided(replace(market(), session=date(2020, 1, 2)))
     assert [e.order for e in unforeseen_actions([order], market(late), at_decision)] == [order]
     assert unforeseen_actions([order], market(action("split", 2.0)), at_decision) == []
+
+
+@pytest.mark.parametrize(("kind", "symbol"), [("rename", "AAA"), ("delisting", "AAA"), ("split", "NEW"), ("dividend", None)])
+def test_an_order_ends_with_what_became_of_its_symbol_unforeseen_whichever_of_both_names_it_has(kind: str, symbol: str | None):
+    late = replace(action(kind, 2.0, "AAA"), known_at=decided(market()), new_symbol="NEW" if kind == "rename" else None)
+    rename = replace(action("rename", 1.0, "AAA"), new_symbol="NEW")
+    order = Order(
+        book="b",
+        session=date(2020, 1, 2),
+        symbol=symbol or "AAA",
+        leg=Leg.OPEN,
+        side=Side.BUY,
+        quantity=Decimal(1),
+        reference_price=Decimal(50),
+    )
+    day = market(late, *([rename] if kind == "split" else []))
+    ended = unforeseen_actions([order], day, decided(replace(market(), session=date(2020, 1, 2))))
+    assert [expiry.reason for expiry in ended] == ([f"a {kind} became known after the decision"] if symbol else [])
+
+
+def test_the_next_sessions_orders_have_its_names_and_none_is_for_what_is_delisted():
+    held_ = {
+        "OLD": Holding(quantity=Decimal(100), mark=Decimal(10)),
+        "GONE": Holding(quantity=Decimal(5), mark=Decimal(10), stale=True, stale_sessions=3, delisted=True),
+        "LEAVES": Holding(quantity=Decimal(7), mark=Decimal(10)),
+    }
+    upcoming = (replace(action("rename", 1.0, "OLD"), new_symbol="NEW"), action("split", 2.0, "OLD"), action("delisting", 9.0, "LEAVES"))
+    prices = dict.fromkeys(("OLD", "GONE", "LEAVES"), 10.0)
+    day = SessionMarket(session=DAY, closes=prices, median_volume=dict.fromkeys(prices, 1e6), upcoming=upcoming)
+    targets = pl.DataFrame({"symbol": ["OLD", "GONE"], "target_weight": [0.9, 0.1]})
+    state = BookState(cash=Decimal(1000), holdings=held_)
+    orders = decide(book="b", state=state, market=day, targets=targets, risk=RiskSettings(max_name_ratio=1, max_net_ratio=1)).orders
+    assert [(o.symbol, o.reference_price) for o in orders] == [("NEW", 5)]
+    assert (orders[0].leg, orders[0].quantity < 200) == (Leg.OPEN, True)  # on top of the 200 that it has after the split
 
 
 @pytest.mark.parametrize(
