@@ -22,7 +22,7 @@ from adapters.ledger.schema import entries as entries_table
 from adapters.ledger.schema import orders as orders_table
 from adapters.ledger.sqlite import sqlite_engine, transact, writing
 from adapters.ledger.states import STORED_EVERY, Folded, fold, store
-from quant.ledger.lots import LotBook
+from quant.ledger.lots import OF_LOTS, LotBook
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -76,7 +76,7 @@ class SqlLedger:
 
     def lots(self, book: str, *, through: date) -> LotBook:
         column = entries_table.c
-        where = (column.book == book, column.session <= through)
+        where = (column.book == book, column.session <= through, column.kind.in_([kind.value for kind in OF_LOTS]))
         return transact(self._reader, lambda connection: LotBook().after(stream_entries(connection, *where)))
 
     def post(self, entries: Iterable[Entry]) -> int:

@@ -11,6 +11,9 @@ from itertools import accumulate
 from quant.ledger.entries import Account, Entry, EntryKind
 from quant.units import CASH_QUANTUM, PRICE_QUANTUM, ZERO
 
+OF_LOTS = frozenset({EntryKind.TRADE, EntryKind.ADJUSTMENT, EntryKind.SPLIT, EntryKind.CASH_IN_LIEU, EntryKind.RENAME, EntryKind.WRITE_OFF})
+"""Kinds of the entries that do something to lots; the others need not be read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lot:
@@ -69,7 +72,7 @@ class LotBook:
         """These lots with ``entries`` applied in order. Replaying a prefix and then the rest equals replaying all."""
         lots, closed = {symbol: list(held) for symbol, held in self.open.items()}, list(self.closed)
         for entry in entries:
-            if entry.symbol is None:
+            if entry.symbol is None or entry.kind not in OF_LOTS:
                 continue
             if entry.kind is EntryKind.RENAME and entry.new_symbol is not None:
                 _rename(lots, closed, entry, entry.symbol, entry.new_symbol)
@@ -120,7 +123,7 @@ def _rename(lots: dict[str, list[Lot]], closed: list[ClosedLot], entry: Entry, s
 
 def _split(lots: list[Lot], entry: Entry, change: Decimal) -> None:
     """Every lot by the ratio of the holding. What rounding to 1e-9 shares leaves of one lot goes to the next, so that the sum is exact."""
-    if not lots:  # learned when all of it was sold already: what it gives has no cost
+    if sum((lot.quantity for lot in lots), ZERO) == 0:  # learned when all of it was sold already: what it gives has no cost
         lots.append(Lot(opened=entry.session, quantity=change, cost=ZERO))
         return
     before = list(accumulate(lot.quantity for lot in lots))

@@ -378,6 +378,15 @@ def test_a_state_is_the_fold_of_the_entries_whatever_was_asked_and_posted_before
             assert ledger.state(book, through=day) == BookState().after(entries)
 
 
+@any_example
+@given(made=entry_lists())
+def test_lots_are_the_fold_of_all_entries(ledger: Ledger, made: list[Entry]) -> None:
+    book = new_book()
+    moved = [replace(entry, book=book) for entry in made]
+    ledger.post(moved)
+    assert ledger.lots(book, through=date(2030, 12, 31)) == LotBook().after(ledger.entries(book))
+
+
 def test_lots_are_the_fold_of_the_entries_up_to_a_session(ledger: Ledger, book: str) -> None:
     ledger.post([trade(book, "a"), trade(book, "b", session=NEXT, shares="-4", cash="500")])
     assert ledger.lots(book, through=DAY) == LotBook().after(ledger.entries(book, through=DAY))
