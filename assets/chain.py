@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from quant.calendar import ExchangeCalendar
 from quant.errors import InputError, expected
+from quant.ledger.settings import LedgerSettings
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
@@ -30,6 +31,14 @@ Metadata = dict[str, str | int | float | dg.MetadataValue | dg.TableColumnLineag
 MarketOf = Callable[[date], SessionMarket]
 _FACTOR = "[strategy] factors: "  # of the stored rules; the factor's name follows
 _PEER = "[cross_check] kind"
+_BEFORE: dict[str, object] = {
+    "[costs] sec_fee_per_million_usd": 0.0,
+    "[costs] taf_per_share_usd": 0.0,
+    "[ledger] dividends_paid": "ex_date",
+    "[ledger] interest_debit_rate_annual": 0.0,
+    "[ledger] stale_limit_sessions": 10_000,
+}
+"""What sessions did that were booked before these settings were there, where that is not their default."""
 LATE_SESSIONS = 10
 """For so many sessions after its own a bar or an action is asked for again; an action is booked late if it was not known in time."""
 
@@ -100,6 +109,7 @@ class Chain:
         factors.
         """
         kept = _values(gate=self.gate, universe=self.universe, portfolio=self.portfolio, costs=self.rules.costs, risk=self.rules.risk)
+        kept |= _values(ledger=self.rules.ledger)
         factors = {f"{_FACTOR}{name}": text for name, text in sorted(self.strategy.library.items())}
         kept[_PEER] = self.peer_name or "none"
         return {**kept, "convention": self.rules.convention, "[strategy] features": self.strategy.feature_set, **factors}
@@ -134,10 +144,10 @@ class Chain:
         except json.JSONDecodeError:
             do = "run later sessions here, or fill a new data root"
             raise InputError(expected("a session booked with its settings", found="only their digest", where=where, do=do)) from None
-        # A key that the stored rules do not know came with a later version: they had the effect of its default.
+        # A key that the stored rules do not know came with a later version: they had the effect of its default, or of what it was before.
         sections = {"gate": GateSettings(), "universe": UniverseSettings(), "portfolio": PortfolioSettings()}
         defaults = _values(**sections, costs=CostSettings(), risk=RiskSettings())
-        held = {**defaults, "[strategy] features": "alpha158", _PEER: "none", **stored}
+        held = {**defaults, **_values(ledger=LedgerSettings()), **_BEFORE, "[strategy] features": "alpha158", _PEER: "none", **stored}
         known = {**{key: "none" for key in held if key.startswith(_FACTOR)}, **self.rules_in_force}
         other = [(key, held.get(key, "none"), value) for key, value in known.items() if held.get(key, "none") != value]
         if other:

@@ -11,6 +11,7 @@ import polars as pl
 from assets.audit import evidence_of, record_replay
 from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
 from assets.market import as_decided, known_actions, late_actions
+from quant.ledger.entries import Account, Entry, EntryKind
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
 from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
@@ -98,7 +99,7 @@ def backtest(
 
 @dg.asset_check(asset=backtest)
 def backtest_parts_sum_to_nav(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV, to the cent, every session."""
+    """Opening NAV + price P&L + dividends + cash in lieu + write-offs - commissions - fees - borrow + interest + flows = closing NAV."""
     return _identity(lake.read("daily_nav", where={"book": chain.backtest_book}), "backtest_parts_sum_to_nav")
 
 
@@ -108,8 +109,11 @@ def _identity(nav: pl.DataFrame, check: str) -> dg.AssetCheckResult:
         + pl.col("price_pnl")
         + pl.col("dividends")
         + pl.col("cash_in_lieu")
+        + pl.col("write_offs")
         - pl.col("commissions")
+        - pl.col("regulatory_fees")
         - pl.col("borrow")
+        + pl.col("interest")
         + pl.col("external_flows")
         - pl.col("closing_nav")
     )
@@ -121,6 +125,12 @@ def _identity(nav: pl.DataFrame, check: str) -> dg.AssetCheckResult:
         passed=broken.is_empty(),
         metadata={"sessions": gaps.height, "broken_sessions": broken.height, "largest_gap_usd": float(worst or 0)},  # type: ignore[arg-type]
     )
+
+
+def _kept(entries: Sequence[Entry]) -> dg.AssetCheckResult:
+    gone = [entry for entry in entries if entry.kind is EntryKind.WRITE_OFF]
+    shown = [f"{e.symbol}: {-e.quantity} shares at {e.price} USD, {-e.amount(Account.WRITE_OFFS):,.2f} USD" for e in gone]
+    return warning("daily_pnl", "nothing_is_written_off", not gone, {"written_off": len(gone), "observed": "; ".join(shown) or "none"})
 
 
 def _whole(sleeve: pl.Series, sides: str) -> dg.AssetCheckResult:
@@ -195,9 +205,14 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 "parts_sum_to_nav",
                 asset="daily_pnl",
                 blocking=True,
-                description="Opening NAV + price P&L + dividends + cash in lieu - commissions - borrow + flows = closing NAV of the "
-                "ledger, to the cent.",
-            )
+                description="Opening NAV + price P&L + dividends + cash in lieu + write-offs - commissions - fees - borrow + interest "
+                "+ flows = closing NAV of the ledger, to the cent.",
+            ),
+            dg.AssetCheckSpec(
+                "nothing_is_written_off",
+                asset="daily_pnl",
+                description="Warns of holdings that left the book: delisted, or without a price for stale_limit_sessions.",
+            ),
         ],
     )
     def daily_pnl(
@@ -215,7 +230,7 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
             for name in ("daily_pnl", "daily_nav"):
                 lake.replace(name, lake.read(name).clear(), first=session, last=session, where=where)
             nothing = _identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")
-            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0), check_results=[nothing])
+            return dg.MaterializeResult(metadata=table_metadata(lake, "daily_pnl", 0), check_results=[nothing, _kept(())])
         done = desk.settlement(market_of(session))
         instant = chain.decision_instant(lake, ledger, session)
         nav = nav_rows(book, session, done, instant).with_columns(closing_nav=pl.lit(desk.state(session).nav).cast(pl.Decimal(38, 6)))
@@ -227,8 +242,12 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
                 "closing_nav": float(done.closing.nav),
                 "pnl": float(done.closing.nav - done.opening.nav - done.external_flows),
                 "commissions": float(sum(p.commissions for p in done.pnl)),
+                "assumed_pay_dates": ", ".join(sorted({f"{e.symbol} {e.due}" for e in done.entries if e.assumed})) or "none",
             },
-            check_results=[_identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav")],
+            check_results=[
+                _identity(lake.read("daily_nav", first=session, last=session, where=where), "parts_sum_to_nav"),
+                _kept(done.entries),
+            ],
         )
 
     return [fills, positions, daily_pnl]

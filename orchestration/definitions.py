@@ -157,7 +157,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         expectations=settings.expectations,
         universe=settings.universe,
         portfolio=settings.portfolio,
-        rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
+        rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention, ledger=settings.ledger),
         broker=brokers[settings.broker.kind],
         dry_run=settings.broker.dry_run,
         exchange=exchange,

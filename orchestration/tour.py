@@ -98,10 +98,16 @@ The feature row that was scored has digest `{score["feature_digest"]}`.
 ## 7. Mark and result: positions, daily_pnl, daily_nav
 
 At the close the book holds {position.get("quantity", 0):,.0f} {symbol}, marked at {position.get("mark", 0):,.2f} USD: {position.get("weight", 0):+.2%} of net asset value.
-Its result of the session: prices {pnl.get("price_pnl", 0):,.2f}, dividends {pnl.get("dividends", 0):,.2f}, commissions {-pnl.get("commissions", 0):,.2f}, borrow {-pnl.get("borrow", 0):,.2f} USD.
+Its result of the session: prices {pnl.get("price_pnl", 0):,.2f}, dividends {pnl.get("dividends", 0):,.2f}, commissions {-pnl.get("commissions", 0):,.2f}, regulatory
+fees {-pnl.get("regulatory_fees", 0):,.2f}, borrow {-pnl.get("borrow", 0):,.2f} USD. The dividend is earned today and becomes cash on its pay date; the sample has none, so that is 21 days later, flagged as assumed.
 
-The whole book, to the cent: {nav["opening_nav"]:,.2f} opening + {nav["price_pnl"]:,.2f} prices + {nav["dividends"]:,.2f} dividends + {nav["cash_in_lieu"]:,.2f} cash in lieu - {nav["commissions"]:,.2f} commissions
-less {nav["borrow"]:,.2f} borrow + {nav["external_flows"]:,.2f} flows = {nav["closing_nav"]:,.2f} USD closing.
+The whole book, to the cent:
+
+| opening | prices | dividends | cash in lieu | write-offs | commissions | fees | borrow | interest | flows | closing |
+|---|---|---|---|---|---|---|---|---|---|---|
+| {nav["opening_nav"]:,.2f} | {nav["price_pnl"]:,.2f} | {nav["dividends"]:,.2f} | {nav["cash_in_lieu"]:,.2f} | {nav["write_offs"]:,.2f} | {-nav["commissions"]:,.2f} | {-nav["regulatory_fees"]:,.2f} | {-nav["borrow"]:,.2f} | {nav["interest"]:,.2f} | {nav["external_flows"]:,.2f} | {nav["closing_nav"]:,.2f} |
+
+By side, costs taken off: {nav["long_pnl"]:,.2f} from longs, {nav["short_pnl"]:,.2f} from shorts. Of the closing value {nav["receivables"]:,.2f} are dividends not paid yet.
 
 ## 8. Weight: target_weights
 

@@ -12,7 +12,9 @@ import polars as pl
 
 from quant.audit.anchor import Anchor
 from quant.audit.chain import ChainEntry
+from quant.ledger.book import BookState
 from quant.ledger.entries import Entry
+from quant.ledger.lots import LotBook
 from quant.trading.brokerage import Acknowledgement, BrokerAccount, BrokerAsset, BrokerCapabilities, BrokerFill, BrokerOrder, BrokerPosition
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState
 
@@ -242,6 +244,14 @@ class Ledger(Protocol):
 
     def entries(self, book: str, *, first: date | None = None, through: date | None = None) -> Sequence[Entry]:
         """Entries of a book with session in first..through, in booking order (session, then sequence)."""
+        ...
+
+    def state(self, book: str, *, through: date) -> BookState:
+        """The book at the close of ``through``: the fold of ``entries``, going on from an earlier one if nothing older was booked since."""
+        ...
+
+    def lots(self, book: str, *, through: date) -> LotBook:
+        """Tax lots at the close of ``through``: the fold of all ``entries`` up to it."""
         ...
 
     def post(self, entries: Iterable[Entry]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 import polars as pl
@@ -17,12 +18,16 @@ EXACT = pl.Decimal(38, 9)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column: ``unit`` is empty for names, dates and flags."""
+    """One column: ``unit`` is empty for names, dates and flags. ``added``: it came after the first version of a table that keeps old rows;
+    those read as ``earlier``, or as null without one.
+    """
 
     dtype: pl.DataType | type[pl.DataType]
     description: str
     unit: str = ""
     nullable: bool = False
+    added: bool = False
+    earlier: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,11 @@ def _int(text: str, unit: str = "", *, nullable: bool = False) -> Column:
 
 def _cash(text: str) -> Column:
     return Column(dtype=CASH, description=text, unit="USD")
+
+
+def _new_cash(text: str, *, nullable: bool = False) -> Column:
+    """A term that came later: 0 in older rows, or null where nobody computed it."""
+    return Column(dtype=CASH, description=text, unit="USD", nullable=nullable, added=True, earlier=None if nullable else Decimal(0))
 
 
 def _exact(text: str, unit: str, *, nullable: bool = False) -> Column:
@@ -156,7 +166,12 @@ _TABLES = (
             "severity": _name("block (the symbol-session is quarantined) | stop (the session stops) | warn"),
             "expected": _name("What the rule expected, with numbers"),
             "observed": _name("What the row holds, with numbers"),
-            "evidence": _name("Versions of the raw rows judged (first 12 digits of their digests) and what a move was measured by"),
+            "evidence": Column(
+                dtype=pl.String,
+                description="Versions of the raw rows judged (first 12 digits of their digests) and what a move was measured by",
+                nullable=True,
+                added=True,
+            ),
         },
     ),
     Table(
@@ -306,17 +321,21 @@ _TABLES = (
     ),
     Table(
         name="daily_pnl",
-        grain="One row per book, session and symbol that was held or traded in the session.",
+        grain="One row per book, session and symbol that was held or traded in the session; the symbol is the one at the close.",
         key=("book", "session", "symbol"),
         columns={
             "book": BOOK,
             "session": _session(),
             "symbol": SYMBOL,
             "price_pnl": _cash("Gain from prices on holdings and on the session's fills, slippage inside"),
-            "dividends": _cash("Dividends with ex-date in the session: received on longs, paid (negative) on shorts"),
+            "dividends": _cash("Dividends with ex-date in the session: earned on longs, owed (negative) on shorts"),
             "cash_in_lieu": _cash("Cash for fractions of shares after a split"),
+            "write_offs": _new_cash("Holdings that left the book below their last mark, a loss is negative"),
             "commissions": _cash("Commissions paid, positive"),
+            "regulatory_fees": _new_cash("Fees of the SEC and FINRA on sales, positive"),
             "borrow": _cash("Borrow fees on shorts, positive"),
+            "long_pnl": _new_cash("The terms above, costs taken off, of what was held and traded long", nullable=True),
+            "short_pnl": _new_cash("The same of what was held and traded short; the two sum to the name's result", nullable=True),
             "slippage": _cash("Slippage and impact of the session's fills, positive is a cost; already inside price_pnl"),
             "turnover": _cash("Sum of |quantity x price| of the session's fills"),
         },
@@ -332,13 +351,20 @@ _TABLES = (
             "price_pnl": _cash("Sum over symbols"),
             "dividends": _cash("Sum over symbols"),
             "cash_in_lieu": _cash("Sum over symbols"),
+            "write_offs": _new_cash("Sum over symbols"),
             "commissions": _cash("Sum over symbols; subtracts"),
+            "regulatory_fees": _new_cash("Sum over symbols; subtracts"),
             "borrow": _cash("Sum over symbols; subtracts"),
-            "external_flows": _cash("Deposits less withdrawals"),
-            "closing_nav": _cash("Cash plus market value of all positions, from the ledger's fold"),
+            "interest": _new_cash("On cash, less the value of shorts, since the session before; negative is paid"),
+            "external_flows": _cash("Deposits less withdrawals, and what a reconciliation booked from outside"),
+            "closing_nav": _cash("Cash, receivables, divergence and market value of all positions, from the ledger's fold"),
             "cash": _cash("Cash at the close"),
+            "receivables": _new_cash("Dividends earned and not paid yet; those that shorts owe subtract"),
+            "broker_divergence": _new_cash("Cash of the book that the broker never books"),
             "long_value": _cash("Market value of longs"),
             "short_value": _cash("Market value of shorts, negative"),
+            "long_pnl": _new_cash("Sum over symbols; long_pnl + short_pnl + interest + external_flows = closing - opening", nullable=True),
+            "short_pnl": _new_cash("Sum over symbols", nullable=True),
             "slippage": _cash("Sum over symbols; already inside price_pnl"),
             "turnover": _cash("Sum over symbols"),
             "decision_at": Column(

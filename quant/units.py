@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from math import isfinite
 
 from quant.errors import LedgerError, expected
@@ -31,3 +31,8 @@ def price(value: float, where: str = "a price") -> Decimal:
 def cents(value: Decimal) -> Decimal:
     """Rounded half-even to whole cents: how fees and cash in lieu are paid."""
     return value.quantize(CENT, rounding=ROUND_HALF_EVEN)
+
+
+def cents_up(value: Decimal) -> Decimal:
+    """Rounded up to whole cents: how brokers pass fees of the regulators on."""
+    return value.quantize(CENT, rounding=ROUND_CEILING)

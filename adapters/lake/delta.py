@@ -64,20 +64,21 @@ def _require_range(rows: pl.DataFrame, table: Table, first: date, last: date) ->
 
 
 def _missing(table: Table, stored: DeltaTable) -> pl.Schema:
-    """Columns that read as nulls: factors that came into a library, and what came into an append-only table since its first rows.
-    InputError for any other table without a declared column: it is of an earlier version.
+    """Columns that no stored row has: factors that came into a library, and what came into a table since its first rows. InputError for any
+    other table without a declared column: it is of an earlier version.
     """
     names = {field.name for field in stored.schema().fields}
-    missing = {name: dtype for name, dtype in table.schema.items() if name not in names}
-    if not _grows(table) and missing:
+    missing = {name: column for name, column in table.columns.items() if name not in names}
+    broken = [name for name, column in missing.items() if not column.added and not (_grows(table) and column.nullable)]
+    if broken:
         do = "fill a new data root (AFTERCLOSE_DATA) with this version"
         where = f"table {table.name} of this data root"
-        raise InputError(expected(f"a column {next(iter(missing))}", found=f"columns {', '.join(sorted(names))}", where=where, do=do))
-    return pl.Schema({name: dtype for name, dtype in missing.items() if table.columns[name].nullable})
+        raise InputError(expected(f"a column {broken[0]}", found=f"columns {', '.join(sorted(names))}", where=where, do=do))
+    return pl.Schema({name: column.dtype for name, column in missing.items()})
 
 
 def _grows(table: Table) -> bool:
-    return table.append_only or table.name == "user_factors"
+    return table.append_only or table.name == "user_factors" or any(column.added for column in table.columns.values())
 
 
 class DeltaLake:
@@ -108,7 +109,7 @@ class DeltaLake:
         return table_named(table, self._library)
 
     def missing(self, table: str) -> pl.Schema:
-        """Columns that the stored table does not have: they came since, and read as nulls."""
+        """Columns that the stored table does not have: they came since, and read as null, or as what they were before."""
         declared = self.declared(table)
         delta = self._open(declared, None)
         return pl.Schema() if delta is None else _missing(declared, delta)
@@ -136,7 +137,10 @@ class DeltaLake:
         keep += [clock <= last] if last is not None else []
         needed = list(dict.fromkeys([*wanted, *declared.key]))
         added = [pl.lit(None, dtype).alias(name) for name, dtype in _missing(declared, delta).items()]
-        frame = pl.scan_delta(delta).with_columns(added).filter(*keep).select(needed).sort(declared.key).select(wanted)
+        earlier = [pl.col(name).fill_null(column.earlier) for name, column in declared.columns.items() if column.earlier is not None]
+        frame = (
+            pl.scan_delta(delta).with_columns(added).with_columns(earlier).filter(*keep).select(needed).sort(declared.key).select(wanted)
+        )
         return frame.collect()
 
     def replace(self, table: str, rows: pl.DataFrame, *, first: date, last: date, where: Mapping[str, str] | None = None) -> int:

@@ -91,9 +91,15 @@ class DuckDBWarehouse:
         def null(name: str) -> str:
             return f'CAST(NULL AS {_sql_type(columns[name].dtype)}) AS "{name}"'
 
+        def stored(name: str) -> str:
+            if (earlier := columns[name].earlier) is not None:
+                known = "NULL" if name in missing else f'"{name}"'
+                return f'CAST(COALESCE({known}, {earlier}) AS {_sql_type(columns[name].dtype)}) AS "{name}"'
+            return null(name) if name in missing else f'"{name}"'
+
         if files:
             listed = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-            names = ", ".join(null(name) if name in missing else f'"{name}"' for name in columns)
+            names = ", ".join(stored(name) for name in columns)
             body = f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false, union_by_name = true)"
         else:
             body = f"SELECT {', '.join(map(null, columns))} WHERE false"

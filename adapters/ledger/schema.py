@@ -6,7 +6,22 @@ A change here needs a new file in migrations/versions and its name in HEAD; test
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKey, Index, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    false,
+)
 
 from adapters.ledger.types import CanonicalDocument, ScaledDecimal, UtcInstant
 
@@ -31,6 +46,9 @@ entries = Table(
     Column("symbol", String),
     Column("price", EXACT),
     Column("stale", Boolean, nullable=False),
+    Column("due", Date),
+    Column("assumed", Boolean, nullable=False, server_default=false()),
+    Column("new_symbol", String),
     UniqueConstraint("book", "key", name="entries_key"),
     Index("entries_by_session", "book", "session", "sequence"),
 )
@@ -45,6 +63,18 @@ postings = Table(
     Column("amount", CASH, nullable=False),
     Column("quantity", EXACT, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# A cache: one row per state of a book that was folded and kept, so that a fold can go on from it (adapters.ledger.states).
+book_states = Table(
+    "book_states",
+    metadata,
+    Column("book", String, primary_key=True),
+    Column("session", Date, primary_key=True),
+    Column("sequence", SEQUENCE, primary_key=True, autoincrement=False),
+    Column("fold", Integer, primary_key=True, autoincrement=False),
+    Column("recorded_at", UtcInstant, nullable=False),
+    Column("state", JSON, nullable=False),
 )
 
 # One row per order as intended: nothing in it ever changes. denial_limit is set if and only if the order has a denial; a null

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from adapters.ledger.audit import read_audit, record_audit, walk_entries
-from adapters.ledger.entries import post_entries, read_entries
+from adapters.ledger.entries import post_entries, read_entries, stream_entries
 from adapters.ledger.held_against import unlike_the_log
 from adapters.ledger.lock import hold_book
 from adapters.ledger.migrate import bring_to_head
@@ -22,6 +23,8 @@ from adapters.ledger.records import (
 from adapters.ledger.schema import entries as entries_table
 from adapters.ledger.schema import orders as orders_table
 from adapters.ledger.sqlite import sqlite_engine, transact, writing
+from adapters.ledger.states import STORED_EVERY, Folded, fold, store
+from quant.ledger.lots import OF_LOTS, LotBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,12 +34,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from quant.audit.chain import ChainEntry
+    from quant.ledger.book import BookState
     from quant.ledger.entries import Entry
     from quant.ports import Clock, DecisionRecord, Ledger, OrderStep, SessionStart
     from quant.trading.orders import Order, OrderEvent
 
 T = TypeVar("T")
 _NOTHING: Mapping[str, Mapping[str, object]] = MappingProxyType({})
+
+
+KEPT = 4  # a session asks for the book at its own close and at the one before
 
 
 def open_ledger(url: str, clock: Clock) -> Ledger:
@@ -56,6 +63,7 @@ class SqlLedger:
         self._reader = engine
         self._writer = writing(engine)
         self._clock = clock
+        self._folded: dict[str, tuple[Folded, ...]] = {}  # the last few states of each book
 
     def entries(self, book: str, *, first: date | None = None, through: date | None = None) -> Sequence[Entry]:
         column = entries_table.c
@@ -63,6 +71,20 @@ class SqlLedger:
         where += [] if first is None else [column.session >= first]
         where += [] if through is None else [column.session <= through]
         return transact(self._reader, lambda connection: read_entries(connection, *where))
+
+    def state(self, book: str, *, through: date) -> BookState:
+        known, now = self._folded.get(book, ()), self._clock.now()
+        found = transact(self._reader, lambda connection: fold(connection, book, through, known))
+        if found.unstored >= STORED_EVERY:
+            transact(self._writer, lambda connection: store(connection, book, found, now))
+            found = replace(found, unstored=0)
+        self._folded[book] = (found, *(f for f in known if f.session != through))[:KEPT]
+        return found.state
+
+    def lots(self, book: str, *, through: date) -> LotBook:
+        column = entries_table.c
+        where = (column.book == book, column.session <= through, column.kind.in_([kind.value for kind in OF_LOTS]))
+        return transact(self._reader, lambda connection: LotBook().after(stream_entries(connection, *where)))
 
     def post(self, entries: Iterable[Entry]) -> int:
         wanted, now = list(entries), self._clock.now()

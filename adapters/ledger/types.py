@@ -46,7 +46,11 @@ class ScaledDecimal(TypeDecorator[Decimal]):
         return scaled
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
-        return None if value is None else Decimal(value).scaleb(-self.places, _CONTEXT)
+        return None if value is None else self.exact(value)
+
+    def exact(self, stored: int) -> Decimal:
+        """The number that is stored as so many steps."""
+        return Decimal(stored).scaleb(-self.places, _CONTEXT)
 
     @staticmethod
     def _refusal(what: str, value: Decimal) -> str:

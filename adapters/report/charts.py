@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import polars as pl
 
 from adapters.report.figures import number, percent, usd
+from quant.reports.performance import COST_KINDS
 
 if TYPE_CHECKING:
     from quant.reports.model import ReportModel
@@ -72,7 +73,7 @@ def columns(model: ReportModel) -> dict[str, list[Json]]:
         book=(pl.col("index") * 100).round(2),
         universe=(pl.col("universe_index") * 100).round(2),
         **{name: (ratio * 100).round(2) + 0.0 for name, ratio in _PERCENT.items()},
-        **{cost: pl.col(f"{cost}_to_date").round(0) for cost in ("commissions", "slippage", "borrow")},
+        **{cost: pl.col(f"{cost}_to_date").round(0) for cost in COST_KINDS},
     )
     months = model.ic_months.select(
         month=pl.date("year", "month", 1).dt.to_string("%Y-%m"),
@@ -169,15 +170,15 @@ def _turnover(model: ReportModel) -> Chart:
 
 
 def _costs(model: ReportModel) -> Chart:
-    kinds = {"slippage": "@orange", "commissions": "@blue", "borrow": "@purple"}
+    kinds = {"slippage": "@orange", "commissions": "@blue", "borrow": "@purple", "regulatory_fees": "@grey"}
     short = _short(model)
     traces = [
-        _bars(kind, kind.capitalize(), colour)
+        _bars(kind, _spoken(kind).capitalize(), colour)
         if short
-        else {**_line(model, kind, kind.capitalize(), colour, width=0.5), "stackgroup": "costs", "fillcolor": colour}
+        else {**_line(model, kind, _spoken(kind).capitalize(), colour, width=0.5), "stackgroup": "costs", "fillcolor": colour}
         for kind, colour in kinds.items()
     ]
-    paid = ", ".join(f"{kind} {usd(_last(model.daily, f'{kind}_to_date'))}" for kind in kinds)
+    paid = ", ".join(f"{_spoken(kind)} {usd(_last(model.daily, f'{kind}_to_date'))}" for kind in kinds)
     return Chart(
         id="costs",
         title="Costs",
@@ -187,6 +188,10 @@ def _costs(model: ReportModel) -> Chart:
             model, traces, y={"title": {"text": "Paid to date, USD"}, "rangemode": "tozero", "hoverformat": ",.0f"}, barmode="stack"
         ),
     )
+
+
+def _spoken(kind: str) -> str:
+    return kind.replace("_", " ")
 
 
 def _information_coefficient(model: ReportModel) -> Chart:

@@ -50,12 +50,13 @@ def figures(performance: Performance) -> list[Figure]:
     p, young = performance, performance.short_history
     short = "short history" if young else ""
     lost = f"{p.drawdown_peak} to {p.drawdown_trough}" if p.drawdown_trough else "no loss so far"
-    kinds = f"commissions {usd(p.commissions.usd)}, slippage {usd(p.slippage.usd)}, borrow {usd(p.borrow.usd)}"
+    paid = {"commissions": p.commissions, "slippage": p.slippage, "borrow": p.borrow, "regulatory fees": p.regulatory_fees}
+    kinds = ", ".join(f"{kind} {usd(cost.usd)}" for kind, cost in paid.items())
     costs = ", ".join(filter(None, (f"{percent(p.costs.ratio)} of NAV a year", short)))
     traded = ", ".join(filter(None, (f"{number(p.turnover_annualised, 1)} x NAV a year", short)))
     return [
         Figure(label="Sessions", value=f"{p.sessions:,}", note=f"{p.first_session} to {p.session}"),
-        Figure(label="Net asset value", value=usd(p.closing_nav_usd), detail="cash plus market value at the close"),
+        Figure(label="Net asset value", value=usd(p.closing_nav_usd), detail="cash, dividends due and market value at the close"),
         Figure(label="Total return", value=percent(p.total_return, signed=True), detail="time-weighted, after costs"),
         Figure(label="Annualised return", value=percent(p.annualised_return, signed=True), note=short, doubtful=young),
         Figure(label="Annualised volatility", value=percent(p.annualised_volatility), note=short, doubtful=young),

@@ -20,10 +20,15 @@ TERMS = {
     "price_pnl": "Price P&L, slippage inside",
     "dividends": "Dividends",
     "cash_in_lieu": "Cash in lieu of fractions",
+    "write_offs": "Write-offs",
     "commissions": "Commissions",
+    "regulatory_fees": "Regulatory fees",
     "borrow": "Borrow fees",
+    "interest": "Interest on cash",
     "external_flows": "Deposits less withdrawals",
     "closing_nav": "Closing net asset value",
+    "long_pnl": "Of the terms: longs, after costs",
+    "short_pnl": "Of the terms: shorts, after costs",
     "slippage": "Of price P&L: cost of slippage",
 }
 _FULL_HEAT_RETURN = 0.08  # a monthly return of this size has the darkest cell
@@ -76,7 +81,10 @@ CONTRIBUTIONS = (
     Field(label="Price P&L", column="price_pnl", text=_USD),
     Field(label="Dividends", column="dividends", text=_USD),
     Field(label="Commissions", column="commissions", text=_USD),
+    Field(label="Fees", column="regulatory_fees", text=_USD),
     Field(label="Borrow", column="borrow", text=_USD),
+    Field(label="Long", column="long_pnl", text=_USD),
+    Field(label="Short", column="short_pnl", text=_USD),
     Field(label="P&L after costs", column="pnl", text=_USD),
 )
 FILLS = (

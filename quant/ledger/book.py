@@ -1,22 +1,32 @@
-"""The state of a book, folded from its entries: cash, holdings, marks, net asset value."""
+"""The state of a book, folded from its entries: cash, what it is owed, holdings, marks, net asset value."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 
-from quant.ledger.entries import Entry, EntryKind
+from quant.ledger.entries import Account, Entry, EntryKind
 from quant.units import ZERO
+
+Due = tuple[str, date]
+"""Symbol and pay date of a receivable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
-    """Signed whole shares of one symbol and the price they were last valued at (USD per share; zero before the first mark)."""
+    """Signed shares of one symbol and the price they were last valued at (USD per share; zero before the first mark).
+
+    ``stale`` if that price is older than the last session, ``stale_sessions`` since how many sessions; ``delisted`` if there will be no
+    other.
+    """
 
     quantity: Decimal
     mark: Decimal = ZERO
     stale: bool = False
+    stale_sessions: int = 0
+    delisted: bool = False
 
     @property
     def market_value(self) -> Decimal:
@@ -26,15 +36,26 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookState:
-    """One book after some prefix of its entries. Holdings are non-zero; symbols are sorted."""
+    """One book after some prefix of its entries. Holdings and receivables are non-zero and sorted.
+
+    ``receivables``: dividends by symbol and pay date that were earned and are not paid yet, USD, negative where a short owes them.
+    ``divergence``: cash that the book has and the broker never booked, USD.
+    """
 
     cash: Decimal = ZERO
     holdings: Mapping[str, Holding] = field(default_factory=dict[str, Holding])
+    receivables: Mapping[Due, Decimal] = field(default_factory=dict[Due, Decimal])
+    divergence: Decimal = ZERO
 
     @property
     def nav(self) -> Decimal:
-        """Net asset value: cash plus the market value of every holding, USD."""
-        return self.cash + sum((h.market_value for h in self.holdings.values()), ZERO)
+        """Net asset value: cash, what is receivable, and the market value of every holding, USD."""
+        return self.cash + self.divergence + self.receivable + sum((h.market_value for h in self.holdings.values()), ZERO)
+
+    @property
+    def receivable(self) -> Decimal:
+        """Sum of the receivables, USD."""
+        return sum(self.receivables.values(), ZERO)
 
     def quantity(self, symbol: str) -> Decimal:
         """Signed shares held; zero if none."""
@@ -43,16 +64,64 @@ class BookState:
 
     def after(self, entries: Iterable[Entry]) -> BookState:
         """This state with ``entries`` applied in order. Replaying a prefix and then the rest equals replaying all."""
-        cash, holdings = self.cash, dict(self.holdings)
+        cash, divergence = self.cash, self.divergence
+        holdings, receivables = dict(self.holdings), dict(self.receivables)
         for entry in entries:
-            cash += entry.cash
-            if entry.symbol is None:
+            symbol, change = entry.symbol, ZERO
+            for leg in entry.postings:
+                match leg.account:
+                    case Account.CASH:
+                        cash += leg.amount
+                    case Account.SECURITIES:
+                        change += leg.quantity
+                    case Account.BROKER_DIVERGENCE:
+                        divergence += leg.amount
+                    case Account.RECEIVABLES if symbol is not None and entry.due is not None:
+                        _add(receivables, (symbol, entry.due), leg.amount)
+                    case _:
+                        pass
+            if symbol is None:
+                continue
+            if entry.new_symbol is not None:
+                _rename(holdings, receivables, symbol, entry.new_symbol)
                 continue
             # A closed holding leaves nothing behind: were it to keep its mark, folding in one go or in two would differ.
-            holding = holdings.pop(entry.symbol, Holding(quantity=ZERO))
-            if entry.kind is EntryKind.MARK and entry.price is not None:
-                holding = replace(holding, mark=entry.price, stale=entry.stale)
-            holding = replace(holding, quantity=holding.quantity + entry.quantity)
+            holding = _valued(holdings.pop(symbol, None) or Holding(quantity=ZERO), entry)
+            if change != 0:
+                holding = replace(holding, quantity=holding.quantity + change)
             if holding.quantity != 0:
-                holdings[entry.symbol] = holding
-        return BookState(cash=cash, holdings=dict(sorted(holdings.items())))
+                holdings[symbol] = holding
+        return BookState(
+            cash=cash, holdings=dict(sorted(holdings.items())), receivables=dict(sorted(receivables.items())), divergence=divergence
+        )
+
+
+def _valued(holding: Holding, entry: Entry) -> Holding:
+    if entry.price is None or entry.kind not in (EntryKind.MARK, EntryKind.DELISTING):
+        return holding
+    delisted = entry.kind is EntryKind.DELISTING
+    sessions = holding.stale_sessions if delisted else holding.stale_sessions + 1 if entry.stale else 0
+    return Holding(
+        quantity=holding.quantity,
+        mark=entry.price,
+        stale=entry.stale or delisted,
+        stale_sessions=sessions,
+        delisted=delisted or holding.delisted,
+    )
+
+
+def _rename(holdings: dict[str, Holding], receivables: dict[Due, Decimal], symbol: str, new_symbol: str) -> None:
+    moved = holdings.pop(symbol, None)
+    if moved is not None:
+        there = holdings.pop(new_symbol, None)
+        both = replace(there, quantity=there.quantity + moved.quantity) if there else moved
+        if both.quantity != 0:
+            holdings[new_symbol] = both
+    for due in [due for due in receivables if due[0] == symbol]:
+        _add(receivables, (new_symbol, due[1]), receivables.pop(due))
+
+
+def _add(receivables: dict[Due, Decimal], due: Due, amount: Decimal) -> None:
+    total = receivables.pop(due, ZERO) + amount
+    if total != 0:
+        receivables[due] = total

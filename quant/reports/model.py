@@ -11,6 +11,7 @@ import polars.selectors as cs
 from quant.errors import SequenceError, expected
 from quant.modelling.information_coefficient import information_coefficient, summarise_ic
 from quant.reports.performance import (
+    COST_KINDS,
     Performance,
     daily_returns,
     drawdown,
@@ -39,8 +40,10 @@ REPORT_INPUTS = (
     "adjusted_bars",
 )
 TURNOVER_WINDOW_SESSIONS = 21
-_ADDED = ("price_pnl", "dividends", "cash_in_lieu")
-_SUBTRACTED = ("commissions", "borrow")
+_ADDED = ("price_pnl", "dividends", "cash_in_lieu", "write_offs")
+_SUBTRACTED = ("commissions", "regulatory_fees", "borrow")
+_OF_NO_NAME = ("interest", "external_flows")
+_REPEATED = ("long_pnl", "short_pnl", "slippage")
 _SEVERITIES = ("stop", "block", "warn")
 
 
@@ -52,7 +55,8 @@ class ReportModel:
     - figures: rows of table ``performance``.
     - daily: session; nav, flows and identity terms; return, index and drawdown of the book and of the equal-weight universe (indices are 1
       before the first session); long, short and net exposure and turnover as ratios; costs to date by kind.
-    - bridge: term, of the session and to date (USD): opening + terms = closing; slippage repeats a part of price_pnl.
+    - bridge: term, of the session and to date (USD): opening + terms = closing; then the names' terms once more by side, and
+      slippage, which repeats a part of price_pnl.
     - months (year, month) and years (year): return of the book and of the universe.
     - ic_sessions, ic_months: information coefficients whose labels are known at the session.
     - positions: held at the close, largest first, with the weight decided for the next session and the P&L, costs taken off.
@@ -170,18 +174,18 @@ def _daily(nav: pl.DataFrame, universe: pl.DataFrame) -> pl.DataFrame:
             short_ratio=pl.col("short_value") / closing,
             net_ratio=(pl.col("long_value") + pl.col("short_value")) / closing,
             turnover_ratio=pl.col("turnover") / pl.col("capital"),
-            **{f"{cost}_to_date": pl.col(cost).cum_sum() for cost in ("commissions", "borrow", "slippage")},
+            **{f"{cost}_to_date": pl.col(cost).cum_sum() for cost in COST_KINDS},
         )
         .with_columns(turnover_mean=pl.col("turnover_ratio").rolling_mean(TURNOVER_WINDOW_SESSIONS))
     )
 
 
 def _bridge(daily: pl.DataFrame, session: date) -> pl.DataFrame:
-    terms = (*_ADDED, *_SUBTRACTED, "external_flows")
+    terms = (*_ADDED, *_SUBTRACTED, *_OF_NO_NAME)
     signed = [(-pl.col(name) if name in _SUBTRACTED else pl.col(name)).sum() for name in terms]
 
     def column(rows: pl.DataFrame, name: str) -> pl.DataFrame:
-        one = rows.select(pl.col("opening_nav").first(), *signed, pl.col("closing_nav").last(), pl.col("slippage").sum())
+        one = rows.select(pl.col("opening_nav").first(), *signed, pl.col("closing_nav").last(), pl.col(_REPEATED).sum())
         return one.transpose(include_header=True, header_name="term", column_names=[name])
 
     return column(_of(daily, session), "session_usd").join(column(daily, "to_date_usd"), on="term", maintain_order="left")
@@ -196,7 +200,7 @@ def _months(daily: pl.DataFrame) -> pl.DataFrame:
 
 def _pnl_by_symbol(pnl: pl.DataFrame) -> pl.DataFrame:
     net = sum((pl.col(name) for name in _ADDED), pl.lit(0.0)) - sum((pl.col(name) for name in _SUBTRACTED), pl.lit(0.0))
-    terms = (*_ADDED, *_SUBTRACTED, "slippage", "turnover")
+    terms = (*_ADDED, *_SUBTRACTED, *_REPEATED, "turnover")
     return _floats(pnl).sort("symbol", "session").group_by("symbol", maintain_order=True).agg(pl.col(terms).sum()).with_columns(pnl=net)
 
 

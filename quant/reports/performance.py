@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SESSIONS_A_YEAR = 252
 SHORT_HISTORY_SESSIONS = 60
+COST_KINDS = ("commissions", "regulatory_fees", "borrow", "slippage")
 _ROUNDING = 1e-12  # a standard deviation below it is rounding of equal returns
 
 
@@ -51,7 +52,7 @@ class Performance:
       ``drawdown_trough`` that of the loss; None without a loss.
     - turnover_daily = mean of (notional traded / capital of the session), buys plus sells, each trade counted once: replacing the whole
       book by another one trades twice its value and reads 2. turnover_annualised = turnover_daily x 252.
-    - costs = commissions + borrow + slippage. All three are in the returns already; slippage by way of the execution prices.
+    - costs = commissions + regulatory_fees + borrow + slippage. All are in the returns already; slippage by way of the execution prices.
     """
 
     book: str
@@ -69,6 +70,7 @@ class Performance:
     turnover_daily: float | None
     turnover_annualised: float | None
     commissions: Cost
+    regulatory_fees: Cost
     borrow: Cost
     slippage: Cost
     costs: Cost
@@ -131,9 +133,10 @@ def performance(nav: pl.DataFrame, ic: IcSummary | None) -> Performance:
         turnover_daily=float(turnover.mean()) if turnover.size else None,
         turnover_annualised=float(turnover.mean()) * SESSIONS_A_YEAR if turnover.size else None,
         commissions=_cost(nav, "commissions"),
+        regulatory_fees=_cost(nav, "regulatory_fees"),
         borrow=_cost(nav, "borrow"),
         slippage=_cost(nav, "slippage"),
-        costs=_cost(nav, "commissions", "borrow", "slippage"),
+        costs=_cost(nav, *COST_KINDS),
         ic=ic,
     )
 
@@ -142,7 +145,7 @@ def performance_rows(figures: Performance) -> pl.DataFrame:
     """Rows of table ``performance``: every figure with its unit, one row each; dates as the number yyyymmdd, None as null."""
     ic = figures.ic
     values: dict[str, tuple[float | date | None, str]] = {name: (getattr(figures, name), unit) for name, unit in _UNITS.items()}
-    for name in ("commissions", "borrow", "slippage", "costs"):
+    for name in (*COST_KINDS, "costs"):
         cost: Cost = getattr(figures, name)
         values |= {f"{name}_usd": (cost.usd, "USD"), f"{name}_ratio": (cost.ratio, "ratio/year")}
     values |= {

@@ -11,6 +11,7 @@ from quant.ledger.book import BookState
 from quant.portfolio.sizing import NextBasis, proposed_orders
 from quant.risk.limit import Exposure, RiskSettings
 from quant.risk.review import review
+from quant.trading.corporate_actions import new_names, under_new_names
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Order
 
@@ -35,11 +36,13 @@ class Decision:
 def decide(*, book: str, state: BookState, market: SessionMarket, targets: pl.DataFrame, risk: RiskSettings) -> Decision:
     """Reviewed orders for the next session from rows of table target_weights of this session.
 
-    No rows means no new signal: the book keeps what it holds.
+    No rows means no new signal: the book keeps what it holds. Orders have the symbols of the next session, as far as its renames are known.
     """
     if targets.is_empty():
         return Decision(orders=())
-    weights = dict(zip(targets["symbol"].to_list(), targets["target_weight"].to_list(), strict=True))
+    names = new_names(market.upcoming)
+    weights: dict[str, float] = {names.get(str(s), str(s)): w for s, w in targets.select("symbol", "target_weight").iter_rows()}
+    state, market = under_new_names(state, market)
     basis = NextBasis.of(state, market)
     proposed = proposed_orders(book=book, session=market.session, state=state, basis=basis, weights=weights)
     exposure = Exposure(

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
+from quant.ledger.entries import EntryKind
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
+from quant.trading.corporate_actions import by_new_name, corporate_action_entries, name_after, new_names
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
-from quant.trading.settlement import Settlement, corporate_action_entries, settle, unforeseen_splits
+from quant.trading.settlement import OPENING_KEY, Settlement, settle, unforeseen_actions
 from quant.trading.submission import find_out, submit
 from quant.units import CASH_QUANTUM, ZERO, price
 
@@ -31,6 +33,7 @@ _WAITING = (OrderState.PENDING_NEW, OrderState.SENT)
 _NEVER_TAKEN = (*_WAITING, OrderState.PROPOSED, OrderState.DENIED, OrderState.MISSED, OrderState.DRY_RUN, OrderState.REJECTED)
 MOST_SKEW = timedelta(seconds=60)
 Evidence = Callable[[DecisionRecord, "Sequence[Order]"], "Mapping[str, Mapping[str, object]]"]
+_ON_SHARES = (EntryKind.SPLIT, EntryKind.RENAME, EntryKind.DELISTING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +66,7 @@ class Desk:
         decision = None if first else self._require_decision(previous, before=session)
         sent = [o for o in self.ledger.orders(self.book, decided=previous) if o.state not in _NEVER_TAKEN]
         opening = self.state(previous)
-        late = unforeseen_splits(sent, market, decision.decision_at if decision else None)
+        late = unforeseen_actions(sent, market, decision.decision_at if decision else None)
         ended = {expiry.order.client_order_id for expiry in late}
         live = [order for order in sent if order.client_order_id not in ended]
         return settle(
@@ -74,7 +77,9 @@ class Desk:
             market=market,
             convention=self.rules.convention,
             costs=self.rules.costs,
+            ledger=self.rules.ledger,
             deposit=self.deposit if first else ZERO,
+            adjustments=[e for e in self.ledger.entries(self.book, first=session, through=session) if _from_outside(e)],
         )
 
     def settle(self, market: SessionMarket) -> Settlement:
@@ -168,24 +173,41 @@ class Desk:
         """What the late actions of ``market`` would have booked on their ex-dates, on what was held then, booked in this session.
 
         Under the keys of their ex-dates: what was booked in time, or in an earlier session, is not booked again. A name that is neither
-        held nor has a bar to value it by waits for one.
+        held nor has a bar to value it by waits for one. The book of an ex-date has the splits and names of before it, whenever they were
+        learned; what is booked goes on the name of today.
         """
         entries: list[Entry] = []
         for ex_date in sorted({action.ex_date for action in market.late}):
             before = self.calendar.previous(self.calendar.on_or_after(ex_date))
             if before < self.first_session:
                 continue
-            due = tuple(a for a in market.late if a.ex_date == ex_date and (a.symbol in opening.holdings or a.symbol in market.closes))
-            then = self.state(before)
-            held = replace(then, holdings={s: h for s, h in then.holdings.items() if s in {a.symbol for a in due}})
-            made = corporate_action_entries(self.book, held, SessionMarket(session=ex_date, actions=due), self.rules.convention)
-            booked = {e.key for e in self.ledger.entries(self.book, first=ex_date, through=self.calendar.previous(market.session))}
-            entries += [replace(entry, session=market.session) for entry in made if entry.key not in booked]
+            since = self.ledger.entries(self.book, first=ex_date, through=self.calendar.previous(market.session))
+            learned = [e for e in (*since, *entries) if e.kind in _ON_SHARES and e.key < f"{ex_date}"]
+            renames = [e for e in since if e.kind is EntryKind.RENAME and e.key >= f"{ex_date}"]
+            known = {*opening.after(entries).holdings, *market.closes}
+            due = tuple(a for a in market.late if a.ex_date == ex_date and name_after(a.symbol, renames) in known)
+            then = self.state(before).after(learned)
+            concerned = {a.symbol for a in (*due, *by_new_name(due))} | set(new_names(due).values())
+            held = replace(then, holdings={s: h for s, h in then.holdings.items() if s in concerned})
+            made = corporate_action_entries(
+                self.book,
+                held,
+                SessionMarket(session=ex_date, actions=due),
+                self.rules.convention,
+                self.rules.ledger,
+                booked_in=market.session,
+            )
+            booked = {e.key for e in since}
+            entries += [
+                replace(entry, session=market.session, symbol=name_after(entry.symbol or "", renames))
+                for entry in made
+                if entry.key not in booked
+            ]
         return entries
 
     def state(self, session: date) -> BookState:
         """The book at the close of a session: the fold of its entries."""
-        return BookState().after(self.ledger.entries(self.book, through=session))
+        return self.ledger.state(self.book, through=session)
 
     def _require_decision(self, session: date, *, before: date) -> DecisionRecord:
         found = self.ledger.decision(self.book, session)
@@ -195,6 +217,12 @@ class Desk:
                 expected(what, found="no decision", where="the ledger", do=f"run `afterclose backfill --from {session} --to {before}`")
             )
         return found
+
+
+def _from_outside(entry: Entry) -> bool:
+    """True for flows after the opening one, and for what a reconciliation booked."""
+    flow = entry.kind is EntryKind.DEPOSIT and entry.key != OPENING_KEY
+    return flow or entry.kind in (EntryKind.ADJUSTMENT, EntryKind.DIVERGENCE)
 
 
 def _intent(order: Order) -> Order:

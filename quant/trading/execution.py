@@ -24,6 +24,9 @@ class CostSettings(BaseModel, frozen=True, extra="forbid"):
     auction_share_ratio: float = Field(default=0.05, gt=0, le=1)  # of a session's volume that trades in the opening auction
     participation_cap_ratio: float = Field(default=0.2, gt=0, le=1)  # of the auction's volume that a side of one symbol may be
     borrow_rate_annual: float = Field(default=0.005, ge=0, le=1)
+    sec_fee_per_million_usd: float = Field(default=27.8, ge=0, le=1000)  # of what is sold
+    taf_per_share_usd: float = Field(default=0.000166, ge=0, le=1)  # of shares sold
+    taf_maximum_usd: float = Field(default=8.3, ge=0, le=1000)  # an execution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from math import prod
 
@@ -17,13 +17,15 @@ LIQUIDITY_SESSIONS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorporateAction:
-    """One action of one symbol; kind and value as in table corporate_actions."""
+    """One action of one symbol; kind, value, pay_date and new_symbol as in table corporate_actions."""
 
     symbol: str
     ex_date: date
     kind: str
     value: float
     known_at: datetime
+    pay_date: date | None = None
+    new_symbol: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +34,12 @@ class SessionMarket:
 
     ``median_volume`` is the median of the last 20 sessions' volumes through this session, ``prior_median_volume`` through the session
     before; both in shares on this session's basis. ``actions`` go ex in this session, ``upcoming`` in the next one, as far as known;
-    ``late`` ones went ex before it and became known too late for their own session.
+    ``late`` ones went ex before it and became known too late for their own session. ``previous`` is the session before; None if that is
+    nobody's business: no interest is charged then.
     """
 
     session: date
+    previous: date | None = None
     opens: Mapping[str, float] = field(default_factory=dict[str, float])
     closes: Mapping[str, float] = field(default_factory=dict[str, float])
     median_volume: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -72,7 +76,7 @@ def liquidity(adjusted: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFram
 
 def corporate_actions(rows: pl.DataFrame) -> tuple[CorporateAction, ...]:
     """Rows of corporate_actions as values, by ex-date, symbol, kind and value."""
-    names = ("symbol", "ex_date", "kind", "value", "known_at")
+    names = [field.name for field in fields(CorporateAction) if field.name in rows.columns]
     ordered = rows.sort("ex_date", "symbol", "kind", "value")
     return tuple(CorporateAction(**{name: row[name] for name in names}) for row in ordered.iter_rows(named=True))
 
@@ -88,9 +92,9 @@ def session_markets(
     """One SessionMarket for each of ``sessions``, in order.
 
     ``adjusted``: rows of adjusted_bars, from at least 20 sessions before the first one on. ``actions``: the newest known version of each
-    corporate action (ex_date, symbol, kind, value, known_at). Rows of one security (quant.market.securities) share their window, and
-    a session has the symbols that traded in it. ``known_by`` gives a session's decision instant: an action that becomes
-    known after it is not upcoming.
+    corporate action (ex_date, symbol, kind, value, known_at; pay_date and new_symbol where a source has them). Rows of one security
+    (quant.market.securities) share their window, and a session has the symbols that traded in it. ``known_by`` gives a session's
+    decision instant: an action that becomes known after it is not upcoming.
     """
     wanted = ["session", "symbol", "open", "close", "median_volume", "prior_median_volume"]
     table = as_traded(liquidity(adjusted, calendar).filter(pl.col("session").is_in(sessions)), adjusted).select(wanted)
@@ -108,6 +112,7 @@ def session_markets(
         instant = known_by(session)
         yield SessionMarket(
             session=session,
+            previous=calendar.previous(session),
             opens=column("open"),
             closes=column("close"),
             median_volume=column("median_volume"),

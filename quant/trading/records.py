@@ -10,12 +10,13 @@ import polars as pl
 
 from quant.ledger.book import BookState
 from quant.tables import TABLES
+from quant.trading.attribution import COSTS, GAINS, SymbolPnl
 from quant.trading.orders import Execution, Order, OrderState
-from quant.trading.settlement import Settlement, SymbolPnl
+from quant.trading.settlement import Settlement
 from quant.units import ZERO
 
 _NOT_TAKEN = (OrderState.DENIED, OrderState.REJECTED, OrderState.MISSED, OrderState.DRY_RUN)
-_TERMS = ("price_pnl", "dividends", "cash_in_lieu", "commissions", "borrow", "slippage", "turnover")
+_TERMS = (*GAINS, *COSTS, "long_pnl", "short_pnl", "slippage", "turnover")
 
 
 def frame(table: str, rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
@@ -86,9 +87,12 @@ def nav_rows(book: str, session: date, settlement: Settlement, decision_at: date
         "session": session,
         "opening_nav": settlement.opening.nav,
         **sums,
+        "interest": settlement.interest,
         "external_flows": settlement.external_flows,
         "closing_nav": closing.nav,
         "cash": closing.cash,
+        "receivables": closing.receivable,
+        "broker_divergence": closing.divergence,
         "long_value": sum((v for v in values if v > 0), ZERO),
         "short_value": sum((v for v in values if v < 0), ZERO),
         "decision_at": decision_at,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 import polars as pl
 
 from quant.ledger.book import BookState
+from quant.ledger.settings import LedgerSettings
 from quant.ports import AdjustmentConvention, Broker
 from quant.risk.limit import RiskSettings
 from quant.trading.brokerage import Answer
@@ -18,7 +19,7 @@ from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
-from quant.trading.settlement import settle, unforeseen_splits
+from quant.trading.settlement import settle, unforeseen_actions
 from quant.units import ZERO
 
 
@@ -29,6 +30,7 @@ class BookRules:
     costs: CostSettings
     risk: RiskSettings
     convention: AdjustmentConvention
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
 
 
 def replay(
@@ -50,12 +52,19 @@ def replay(
     state, pending, previous_decision = BookState(), list[Order](), None
     out: dict[str, list[pl.DataFrame]] = {name: [] for name in ("orders", "fills", "positions", "daily_pnl", "daily_nav")}
     for market in markets:
-        late = unforeseen_splits(pending, market, previous_decision)
+        late = unforeseen_actions(pending, market, previous_decision)
         live = [order for order in pending if order.client_order_id not in {x.order.client_order_id for x in late}]
         outcomes = [*broker.outcomes(market.session, live), *late]
         funds = ZERO if previous_decision else deposit
         done = settle(
-            book=book, opening=state, outcomes=outcomes, market=market, convention=rules.convention, costs=rules.costs, deposit=funds
+            book=book,
+            opening=state,
+            outcomes=outcomes,
+            market=market,
+            convention=rules.convention,
+            costs=rules.costs,
+            ledger=rules.ledger,
+            deposit=funds,
         )
         decision = decide(
             book=book, state=done.closing, market=market, targets=by_session.get(market.session, targets.clear()), risk=rules.risk

@@ -250,7 +250,10 @@ def test_the_hash_of_an_entry_can_be_made_by_anybody_from_its_canonical_json(log
 
 
 OTHERS = "entries 1 to 2 of book paper, session 2013-03-01, are not those of audit entry"
-TWIN_ENTRY = "INSERT INTO entries SELECT 3, recorded_at, book, session, 'x', kind, symbol, price, stale FROM entries WHERE sequence = 2"
+TWIN_ENTRY = (
+    "INSERT INTO entries SELECT 3, recorded_at, book, session, 'x', kind, symbol, price, stale, due, assumed, new_symbol "
+    "FROM entries WHERE sequence = 2"
+)
 BOOKED = {
     "UPDATE postings SET amount = amount + 1 WHERE leg = 0 AND entry = 2": OTHERS,
     "UPDATE entries SET price = 1 WHERE sequence = 2": OTHERS,

@@ -254,6 +254,36 @@ def test_a_setting_that_is_newer_than_the_booked_session_counts_as_its_default(d
             assert chain.begun(bound.ledger, session) == start
 
 
+BEFORE_RECEIVABLES = """
+[costs]
+sec_fee_per_million_usd = 0.0
+taf_per_share_usd = 0.0
+[ledger]
+dividends_paid = "ex_date"
+interest_debit_rate_annual = 0.0
+stale_limit_sessions = 10000
+"""
+
+
+@pytest.mark.parametrize("extra", ["", BEFORE_RECEIVABLES])
+def test_a_session_booked_before_the_ledger_knew_receivables_and_fees_runs_again_without_them(data_root: Path, extra: str):
+    settings = settings_of(paper_start="2013-02-01", end="2013-03-01", extra=extra)
+    defs, session = build_definitions(settings, data_root, LATER), date(2013, 2, 1)
+    assert defs.resources is not None
+    with dg.build_resources({name: defs.resources[name] for name in ("chain", "ledger")}) as bound:
+        chain: Chain = bound.chain
+        older = {
+            key: value for key, value in chain.rules_in_force.items() if "[ledger]" not in key and "_fee" not in key and "taf" not in key
+        }
+        start = SessionStart(book="paper", session=session, decision_at=LATER.now(), rules=json.dumps(older))
+        bound.ledger.begin(start)
+        if extra:
+            assert chain.begun(bound.ledger, session) == start
+        else:
+            with pytest.raises(InputError, match=r"\[ledger\] dividends_paid = ex_date.*found.*\[ledger\] dividends_paid = pay_date"):
+                chain.begun(bound.ledger, session)
+
+
 def test_a_session_booked_before_settings_were_stored_is_refused_clearly(data_root: Path):
     defs, session = build_definitions(SETTINGS, data_root, LATER), date(2013, 2, 1)
     assert defs.resources is not None

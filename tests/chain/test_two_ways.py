@@ -145,8 +145,8 @@ def test_the_paper_book_traded_and_its_parts_sum_to_its_value(ways: TwoWays):
     assert ways.daily.table("fills").filter(pl.col("book") == "paper").height > 0
     gap = nav.select(
         pl.col("opening_nav")
-        + pl.sum_horizontal("price_pnl", "dividends", "cash_in_lieu", "external_flows")
-        - pl.sum_horizontal("commissions", "borrow")
+        + pl.sum_horizontal("price_pnl", "dividends", "cash_in_lieu", "write_offs", "interest", "external_flows")
+        - pl.sum_horizontal("commissions", "regulatory_fees", "borrow")
         - pl.col("closing_nav")
     ).to_series()
     assert gap.abs().max() == 0

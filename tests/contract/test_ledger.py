@@ -18,6 +18,7 @@ from quant.audit.anchor import verify
 from quant.errors import LedgerConflictError, LedgerError
 from quant.ledger.book import BookState
 from quant.ledger.entries import Account, Entry, EntryKind, transfer
+from quant.ledger.lots import LotBook
 from quant.ports import DecisionRecord, Ledger, SessionStart
 from quant.trading.orders import Denial, Leg, Order, OrderEvent, OrderState, Side
 from tests.ledger.records import entry_lists, orders
@@ -416,3 +417,31 @@ def test_what_was_written_is_there_when_the_ledger_is_opened_again(url: str, led
     assert reopened.entries(book) == [trade(book, "a")]
     assert reopened.orders(book) == [order(book)]
     assert reopened.post([trade(book, "a")]) == 0
+
+
+@any_example
+@given(made=entry_lists(), cut=st.integers(0, 8), through=st.sampled_from([date(2000, 1, 3), DAY, date(2030, 12, 31)]))
+def test_a_state_is_the_fold_of_the_entries_whatever_was_asked_and_posted_before(
+    ledger: Ledger, made: list[Entry], cut: int, through: date
+) -> None:
+    book = new_book()
+    for part in (made[:cut], made[cut:]):
+        ledger.post([replace(entry, book=book) for entry in part])
+        for day in (through, date(2030, 12, 31), through):
+            entries = ledger.entries(book, through=day)
+            assert ledger.state(book, through=day) == BookState().after(entries)
+
+
+@any_example
+@given(made=entry_lists())
+def test_lots_are_the_fold_of_all_entries(ledger: Ledger, made: list[Entry]) -> None:
+    book = new_book()
+    moved = [replace(entry, book=book) for entry in made]
+    ledger.post(moved)
+    assert ledger.lots(book, through=date(2030, 12, 31)) == LotBook().after(ledger.entries(book))
+
+
+def test_lots_are_the_fold_of_the_entries_up_to_a_session(ledger: Ledger, book: str) -> None:
+    ledger.post([trade(book, "a"), trade(book, "b", session=NEXT, shares="-4", cash="500")])
+    assert ledger.lots(book, through=DAY) == LotBook().after(ledger.entries(book, through=DAY))
+    assert [lot.gain for lot in ledger.lots(book, through=NEXT).closed] == [Decimal(500) - Decimal(401)]

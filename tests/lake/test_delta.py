@@ -129,6 +129,26 @@ def test_a_table_of_rows_as_received_that_is_older_than_a_column_reads_and_grows
         assert reader.execute("SELECT origin_digest FROM corporate_actions ORDER BY known_at").fetchall() == [(None,), ("f",)]
 
 
+def test_a_term_of_the_result_that_came_later_is_zero_in_older_rows_and_the_sides_are_unknown(tmp_path: Path):
+    import duckdb
+
+    table = TABLES["daily_pnl"]
+    row = {"book": "paper", "symbol": "A", **{name: Decimal(7) for name, column in table.columns.items() if column.unit == "USD"}}
+    first, second = (pl.DataFrame([row | {"session": day}], schema=table.schema) for day in (D1, D2))
+    older = first.drop(name for name, column in table.columns.items() if column.added).with_columns(year=pl.lit("2013"))
+    write_deltalake(str(tmp_path / "lake" / "daily_pnl"), older, partition_by=["year"])
+    wanted = first.with_columns(write_offs=pl.lit(0), regulatory_fees=pl.lit(0), long_pnl=None, short_pnl=None).cast(dict(table.schema))
+    lake = open_lake(tmp_path)
+    for stored in (wanted, pl.concat([wanted, second])):
+        assert lake.read("daily_pnl").equals(stored)
+        DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
+        with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reader:
+            rows = reader.execute("SELECT regulatory_fees, long_pnl FROM daily_pnl ORDER BY session").fetchall()
+        assert rows == stored.select("regulatory_fees", "long_pnl").rows()
+        if stored is wanted:
+            lake.replace("daily_pnl", second, first=D2, last=D2)
+
+
 def known_bars(*versions: tuple[date, float, datetime]) -> pl.DataFrame:
     """raw_bars of one symbol: session, price, known_at."""
     rows = [

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from quant.ledger.entries import Account, Entry, EntryKind, Posting
+from quant.ledger.entries import Account, Entry, EntryKind, Posting, transfer
 from quant.trading.orders import Denial, Leg, Order, OrderState, Side
 
 SESSIONS = st.dates(min_value=date(2000, 1, 3), max_value=date(2030, 12, 31))
@@ -21,7 +21,7 @@ QUANTITIES = st.decimals(min_value=Decimal(-(10**6)), max_value=Decimal(10**6), 
 @st.composite
 def postings(draw: st.DrawFn) -> tuple[Posting, ...]:
     """Two to four legs that sum to zero."""
-    accounts = draw(st.lists(st.sampled_from(Account), min_size=2, max_size=4))
+    accounts = draw(st.lists(st.sampled_from([a for a in Account if a is not Account.RECEIVABLES]), min_size=2, max_size=4))
     amounts = [draw(AMOUNTS) for _ in accounts[1:]]
     amounts.append(-sum(amounts, Decimal(0)))
     legs = zip(accounts, amounts, strict=True)
@@ -34,17 +34,25 @@ def entry_lists(draw: st.DrawFn, book: str = "paper") -> list[Entry]:
     made: list[Entry] = []
     for number in range(draw(st.integers(0, 8))):
         kind = draw(st.sampled_from(EntryKind))
-        marks = kind is EntryKind.MARK
+        marks = kind in (EntryKind.MARK, EntryKind.DELISTING)
+        named = marks or kind in (EntryKind.RENAME, EntryKind.DIVIDEND, EntryKind.PAYMENT)
+        if kind in (EntryKind.DIVIDEND, EntryKind.PAYMENT):
+            legs = transfer(Account.DIVIDENDS, Account.RECEIVABLES, draw(AMOUNTS))
+        else:
+            legs = () if named else draw(postings())
         made.append(
             Entry(
                 book=book,
                 session=draw(SESSIONS),
                 key=f"{kind}:{number}:{draw(ODD_TEXT)}",
                 kind=kind,
-                symbol=draw(SYMBOLS if marks else st.none() | SYMBOLS),
-                postings=() if marks else draw(postings()),
+                symbol=draw(SYMBOLS if named else st.none() | SYMBOLS),
+                postings=legs,
                 price=draw(PRICES if marks else st.none() | PRICES),
                 stale=marks and draw(st.booleans()),
+                due=draw(SESSIONS) if legs and named else None,
+                assumed=bool(legs) and named and draw(st.booleans()),
+                new_symbol=draw(SYMBOLS) if kind is EntryKind.RENAME else None,
             )
         )
     return made

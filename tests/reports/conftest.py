@@ -12,6 +12,7 @@ import pytest
 
 from quant.calendar import exchange_calendar
 from quant.tables import TABLES
+from quant.trading.attribution import COSTS, GAINS
 
 SYMBOLS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 LAST = date(2013, 3, 1)
@@ -58,6 +59,9 @@ class Desk:
             if before[symbol] and at % 63 == 5:
                 pnl[symbol]["dividends"] = before[symbol] * Decimal("0.25")
             pnl[symbol]["borrow"] = (max(-before[symbol], 0) * mark * Decimal("0.005") / 252).quantize(Decimal("0.01"))
+            side = "short_pnl" if before[symbol] < 0 else "long_pnl"
+            pnl[symbol][side] = sum((pnl[symbol][term] for term in ("price_pnl", "dividends")), ZERO)
+            pnl[symbol][side] -= sum((pnl[symbol][term] for term in ("commissions", "regulatory_fees", "borrow")), ZERO)
             if before[symbol] or any(pnl[symbol].values()):
                 self.rows["daily_pnl"].append({"book": self.book, "session": day, "symbol": symbol, **pnl[symbol]})
         self.close_books(at, day, opening, {term: sum((p[term] for p in pnl.values()), ZERO) for term in PNL})
@@ -70,6 +74,7 @@ class Desk:
         slippage = quantity * (price - reference)
         pnl["price_pnl"] += quantity * (Decimal(str(self.close[at, i])) - price)
         pnl["commissions"] += commission
+        pnl["regulatory_fees"] += Decimal("0.07") if quantity < 0 else ZERO
         pnl["slippage"] += slippage
         pnl["turnover"] += abs(quantity) * price
         self.held[symbol] += quantity
@@ -96,9 +101,17 @@ class Desk:
         values = {s: self.held[s] * Decimal(str(self.close[at, i])) for i, s in enumerate(SYMBOLS)}
         flow = Decimal(self.flows.get(at, 0))
         gain = sum((total[term] for term in ("price_pnl", "dividends", "cash_in_lieu")), ZERO)
-        self.nav = opening + gain - total["commissions"] - total["borrow"] + flow
+        interest = (self.cash * Decimal("0.01") / 252).quantize(Decimal("0.01"))
+        self.nav = opening + gain - total["commissions"] - total["regulatory_fees"] - total["borrow"] + interest + flow
         row = {"book": self.book, "session": day, "opening_nav": opening, **total, "external_flows": flow, "closing_nav": self.nav}
-        row |= {"cash": self.nav - sum(values.values()), "decision_at": datetime.combine(day, time(23), UTC)}
+        self.cash = self.nav - sum(values.values())
+        row |= {
+            "interest": interest,
+            "receivables": ZERO,
+            "broker_divergence": ZERO,
+            "cash": self.cash,
+            "decision_at": datetime.combine(day, time(23), UTC),
+        }
         row |= {"long_value": sum(max(v, ZERO) for v in values.values()), "short_value": sum(min(v, ZERO) for v in values.values())}
         self.rows["daily_nav"].append(row)
         for i, symbol in enumerate(SYMBOLS):
@@ -145,7 +158,7 @@ class Desk:
                 self.rows["bar_findings"].append({**key, **FINDINGS[int(self.random.integers(len(FINDINGS)))]})
 
 
-PNL = ("price_pnl", "dividends", "cash_in_lieu", "commissions", "borrow", "slippage", "turnover")
+PNL = (*GAINS, *COSTS, "long_pnl", "short_pnl", "slippage", "turnover")
 FINDINGS = (
     {"rule": "r03_high_is_highest", "severity": "block", "expected": "high >= 44.86", "observed": "high 44.10"},
     {"rule": "r10_zero_volume", "severity": "warn", "expected": "volume > 0 while close moves", "observed": "volume 0, close +1.2 %"},

@@ -64,7 +64,8 @@ def chained(returns: Sequence[float], flows: Mapping[int, int] | None = None, st
 HAND = nav_rows(
     [(0, 1000, 1000), (1000, 0, 1100), (1100, 500, 1490), (1490, -390, 1200)],
     commissions=[0, 1, 2, 3],
-    borrow=[0, 0, 0.5, 0.5],
+    borrow=[0, 0, 0.25, 0.25],
+    regulatory_fees=[0, 0, 0.25, 0.25],
     slippage=[0, 2, -1, 4],
     turnover=[0, 500, 1100, 149],
 )
@@ -91,7 +92,8 @@ def test_every_figure_of_a_small_book_is_what_a_hand_computes() -> None:
     assert (got.drawdown_peak, got.drawdown_trough) == (DAY + timedelta(days=1), DAY + timedelta(days=2))
     assert got.turnover_daily == pytest.approx((0 + 0.5 + 1.0 + 0.1) / 4)
     assert got.turnover_annualised == pytest.approx(0.4 * 252)
-    assert [cost.usd for cost in (got.commissions, got.borrow, got.slippage, got.costs)] == pytest.approx([6, 1, 5, 12])
+    costs = (got.commissions, got.regulatory_fees, got.borrow, got.slippage, got.costs)
+    assert [cost.usd for cost in costs] == pytest.approx([6, 0.5, 0.5, 5, 12])
     assert got.costs.ratio == pytest.approx(12 / ((1000 + 1100 + 1490 + 1200) / 4) * 252 / 4)
     assert got.ic is IC
     assert got.short_history

@@ -55,13 +55,15 @@ def test_a_label_enters_on_the_session_it_is_known_and_not_before(tables: Tables
 def test_the_bridge_sums_to_the_closing_net_asset_value_to_the_cent(tables: Tables) -> None:
     for column in ("session_usd", "to_date_usd"):
         terms = dict(model_of(tables).bridge.select("term", column).rows())
-        closing, _slippage = terms.pop("closing_nav"), terms.pop("slippage")
+        closing, *sides, _slippage = (terms.pop(name) for name in ("closing_nav", "long_pnl", "short_pnl", "slippage"))
         assert sum(terms.values()) == pytest.approx(closing, abs=0.005)
+        others = sum(terms[name] for name in ("opening_nav", "interest", "external_flows"))
+        assert sum(sides) == pytest.approx(closing - others, abs=0.005)
 
 
 def test_contributions_sum_to_the_change_of_net_asset_value_without_flows(tables: Tables) -> None:
     model, nav = model_of(tables), tables["daily_nav"]
-    earned = float(nav["closing_nav"][-1] - nav["external_flows"].sum())
+    earned = float(nav["closing_nav"][-1] - nav["external_flows"].sum() - nav["interest"].sum())
     assert model.contributions["pnl"].sum() == pytest.approx(earned, abs=0.005)
 
 
@@ -85,7 +87,7 @@ def test_daily_ratios_are_those_of_the_ledgers_rows(tables: Tables) -> None:
 def test_findings_are_counted_by_rule_and_the_worst_come_first() -> None:
     days = [date(2013, 2, 27), date(2013, 2, 28), LAST]
     rows = [(days[0], "A", "r21", "stop"), (days[2], "B", "r17", "warn"), (days[1], "C", "r03", "block"), (days[2], "A", "r03", "block")]
-    findings = pl.DataFrame([(*row, "e", "o") for row in rows], schema=TABLES["bar_findings"].schema, orient="row")
+    findings = pl.DataFrame([(*row, "e", "o", "v") for row in rows], schema=TABLES["bar_findings"].schema, orient="row")
     empty = {name: TABLES[name].empty() for name in REPORT_INPUTS}
     nav = pl.DataFrame([{"book": "paper", "session": day, "opening_nav": 1, "closing_nav": 1, "external_flows": 0} for day in days])
     money = [pl.lit(0).cast(c.dtype).alias(n) for n, c in TABLES["daily_nav"].columns.items() if n not in nav.columns]

@@ -59,6 +59,7 @@ def markets(seed: int, *, sessions: int = 30, split_every: float = 0.03, gap: fl
         out.append(
             SessionMarket(
                 session=day,
+                previous=days[place - 1] if place else None,
                 opens=opens,
                 closes=closes,
                 median_volume=volume,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +21,7 @@ from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
 from quant.trading.replay import replay
+from tests.trading.eventful import eventful_markets
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
 
 
@@ -45,9 +47,9 @@ def decide(desk: Desk, day: SessionMarket, targets: pl.DataFrame):
     return desk.decide(day, rows, decision_at=decided(day), model_version="m", table_versions={})
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_days_in_a_ledger_and_one_replay_give_identical_rows(tmp_path: Path, seed: int):
-    days = markets(seed, sessions=15)
+@pytest.mark.parametrize(("seed", "of"), [(1, markets), (2, markets), (3, eventful_markets), (4, eventful_markets)])
+def test_days_in_a_ledger_and_one_replay_give_identical_rows(tmp_path: Path, seed: int, of: Callable[..., list[SessionMarket]]):
+    days = of(seed, sessions=15)
     targets = random_targets(seed, days, book="paper")
     whole = replay(book="paper", markets=days, targets=targets, broker=exchange(days), rules=RULES, deposit=DEPOSIT, decision_at=decided)
     parts: dict[str, list[pl.DataFrame]] = {name: [] for name in whole}

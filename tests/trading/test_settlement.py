@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +15,15 @@ from quant.errors import LedgerError
 from quant.ledger.book import BookState, Holding
 from quant.ledger.entries import EntryKind
 from quant.ports import AdjustmentConvention
+from quant.risk.limit import RiskSettings
+from quant.tables import TABLES
+from quant.trading.attribution import COSTS, GAINS
+from quant.trading.decision import decide
 from quant.trading.execution import Bar, CostSettings, execute
 from quant.trading.market import CorporateAction, SessionMarket
 from quant.trading.orders import Execution, Expiry, Leg, Order, Side
 from quant.trading.replay import replay
-from quant.trading.settlement import settle, unforeseen_splits
+from quant.trading.settlement import settle, unforeseen_actions
 from tests.trading.simulation import DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
 
 DAY = date(2020, 1, 3)
@@ -98,14 +103,14 @@ def test_a_dividend_on_the_day_of_a_split_is_per_new_or_per_old_share_by_the_con
 
 def test_a_holding_without_a_bar_keeps_its_last_mark_on_the_new_share_basis_and_is_stale():
     done = run(held(100), market(action("split", 4.0), open_=None, close=None))
-    assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(400), mark=Decimal(25), stale=True)
+    assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(400), mark=Decimal(25), stale=True, stale_sessions=1)
     assert done.closing.nav == done.opening.nav
 
 
 def test_a_mark_that_becomes_zero_in_the_ledger_is_carried_and_split_as_zero():
     assert run(held(100), market(open_=1e-7, close=1e-7)).closing.nav == 0
     done = run(held(100, mark="0"), market(action("split", 1 / 3), open_=None, close=None))
-    assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(33), mark=Decimal(0), stale=True)
+    assert done.closing.holdings["AAA"] == Holding(quantity=Decimal(33), mark=Decimal(0), stale=True, stale_sessions=1)
 
 
 def test_borrow_is_charged_on_shorts_only():
@@ -141,8 +146,42 @@ def test_an_order_sized_before_its_split_was_known_expires():
         book="b", session=date(2020, 1, 2), symbol="AAA", leg=Leg.OPEN, side=Side.BUY, quantity=Decimal(1), reference_price=Decimal(50)
     )
     at_decision = decided(replace(market(), session=date(2020, 1, 2)))
-    assert [e.order for e in unforeseen_splits([order], market(late), at_decision)] == [order]
-    assert unforeseen_splits([order], market(action("split", 2.0)), at_decision) == []
+    assert [e.order for e in unforeseen_actions([order], market(late), at_decision)] == [order]
+    assert unforeseen_actions([order], market(action("split", 2.0)), at_decision) == []
+
+
+@pytest.mark.parametrize(("kind", "symbol"), [("rename", "AAA"), ("delisting", "AAA"), ("split", "NEW"), ("dividend", None)])
+def test_an_order_ends_with_what_became_of_its_symbol_unforeseen_whichever_of_both_names_it_has(kind: str, symbol: str | None):
+    late = replace(action(kind, 2.0, "AAA"), known_at=decided(market()), new_symbol="NEW" if kind == "rename" else None)
+    rename = replace(action("rename", 1.0, "AAA"), new_symbol="NEW")
+    order = Order(
+        book="b",
+        session=date(2020, 1, 2),
+        symbol=symbol or "AAA",
+        leg=Leg.OPEN,
+        side=Side.BUY,
+        quantity=Decimal(1),
+        reference_price=Decimal(50),
+    )
+    day = market(late, *([rename] if kind == "split" else []))
+    ended = unforeseen_actions([order], day, decided(replace(market(), session=date(2020, 1, 2))))
+    assert [expiry.reason for expiry in ended] == ([f"a {kind} became known after the decision"] if symbol else [])
+
+
+def test_the_next_sessions_orders_have_its_names_and_none_is_for_what_is_delisted():
+    held_ = {
+        "OLD": Holding(quantity=Decimal(100), mark=Decimal(10)),
+        "GONE": Holding(quantity=Decimal(5), mark=Decimal(10), stale=True, stale_sessions=3, delisted=True),
+        "LEAVES": Holding(quantity=Decimal(7), mark=Decimal(10)),
+    }
+    upcoming = (replace(action("rename", 1.0, "OLD"), new_symbol="NEW"), action("split", 2.0, "OLD"), action("delisting", 9.0, "LEAVES"))
+    prices = dict.fromkeys(("OLD", "GONE", "LEAVES"), 10.0)
+    day = SessionMarket(session=DAY, closes=prices, median_volume=dict.fromkeys(prices, 1e6), upcoming=upcoming)
+    targets = pl.DataFrame({"symbol": ["OLD", "GONE"], "target_weight": [0.9, 0.1]})
+    state = BookState(cash=Decimal(1000), holdings=held_)
+    orders = decide(book="b", state=state, market=day, targets=targets, risk=RiskSettings(max_name_ratio=1, max_net_ratio=1)).orders
+    assert [(o.symbol, o.reference_price) for o in orders] == [("NEW", 5)]
+    assert (orders[0].leg, orders[0].quantity < 200) == (Leg.OPEN, True)  # on top of the 200 that it has after the split
 
 
 @pytest.mark.parametrize(
@@ -193,10 +232,10 @@ def test_cash_and_shares_are_conserved_over_any_sequence_of_sessions(seed: int):
     traded = tables["fills"]
     commissions = sum(traded["commission"].to_list(), Decimal(0))
     assert sum(nav["commissions"].to_list(), Decimal(0)) == commissions
-    terms = ("price_pnl", "dividends", "cash_in_lieu", "external_flows")
-    total = sum((sum(nav[t].to_list(), Decimal(0)) for t in terms), Decimal(0))
-    total -= sum((sum(nav[t].to_list(), Decimal(0)) for t in ("commissions", "borrow")), Decimal(0))
+    sums = {name: sum(nav[name].to_list(), Decimal(0)) for name in nav.columns if TABLES["daily_nav"].columns[name].unit == "USD"}
+    total = sum(sums[term] for term in (*GAINS, "interest", "external_flows")) - sum(sums[term] for term in COSTS)
     assert total == nav["closing_nav"][-1]
+    assert sums["long_pnl"] + sums["short_pnl"] + sums["interest"] + sums["external_flows"] == total
     by_symbol = tables["daily_pnl"]
-    for term in ("price_pnl", "dividends", "cash_in_lieu", "commissions", "borrow", "slippage", "turnover"):
+    for term in (*GAINS, *COSTS, "long_pnl", "short_pnl", "slippage", "turnover"):
         assert sum(by_symbol[term].to_list(), Decimal(0)) == sum(nav[term].to_list(), Decimal(0))
