@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -76,6 +77,16 @@ class _NoReplyError(Exception):
     """Nothing, or nothing whole, came back; asking again may help."""
 
 
+@dataclass(slots=True)
+class _Limit:
+    """Before ``until`` nothing more may be asked: the server counts the requests of an account, whoever makes them."""
+
+    until: datetime | None = None
+
+
+_limits: dict[tuple[str, str], _Limit] = {}  # by server and key, of this process
+
+
 class Reader:
     """GETs through one client of alpaca-py. Repeats what may come right (429, 5xx, cut, silent, empty or half replies), a bounded number
     of times with growing pauses; keeps to the rate limit that the server states, before it is hit and after.
@@ -94,7 +105,8 @@ class Reader:
         """``timeout_seconds``: to connect, and between two pieces of a reply."""
         self._client, self._clock, self._sleep = client, clock, sleep
         self._transport = hardened(client, timeout_seconds)
-        self._not_before: datetime | None = None
+        account = (urlsplit(str(client._base_url)).netloc, str(client._api_key))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._limit = _limits.setdefault(account, _Limit())
 
     def listed(self, path: str, params: Mapping[str, object]) -> list[dict[str, Any]]:
         """The JSON list at a path."""
@@ -173,9 +185,9 @@ class Reader:
 
     def _pause(self) -> None:
         """Wait until the server's limit allows another request."""
-        if self._not_before is not None:
-            wait = min(self._not_before - self._clock.now(), _LONGEST_PAUSE).total_seconds()
-            self._not_before = None
+        if self._limit.until is not None:
+            wait = min(self._limit.until - self._clock.now(), _LONGEST_PAUSE).total_seconds()
+            self._limit.until = None
             if wait > 0:
                 _LOG.info("waits %.0f s for the rate limit", wait)
                 self._sleep(wait)
@@ -185,9 +197,9 @@ class Reader:
         headers, limited = self._transport.headers, self._transport.status == 429
         after, reset = headers.get("Retry-After", ""), headers.get("X-RateLimit-Reset", "")
         if limited and after.isdigit():
-            self._not_before = self._clock.now() + min(timedelta(seconds=min(int(after), 3600)), _LONGEST_PAUSE)
+            self._limit.until = self._clock.now() + min(timedelta(seconds=min(int(after), 3600)), _LONGEST_PAUSE)
         elif reset.isdigit() and len(reset) < 12 and (limited or headers.get("X-RateLimit-Remaining") == "0"):
-            self._not_before = datetime.fromtimestamp(int(reset), UTC)
+            self._limit.until = datetime.fromtimestamp(int(reset), UTC)
 
     def _where(self, path: str) -> str:
         base = str(self._client._base_url)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 from polars.exceptions import PolarsError
 
+from adapters.sources.alpaca_actions import dated_values, malformed, renames
 from adapters.sources.span import require_reachable
-from quant.errors import FeedFaultError, InputError, expected
+from quant.errors import InputError, expected
 from quant.ports import AdjustmentConvention, SourceFacts
 
 if TYPE_CHECKING:
@@ -43,7 +44,14 @@ _RENAMES_IN_A_ROW = 5
 _RAW = {"t": pl.String(), **dict.fromkeys("ohlcv", pl.Float64()), "vw": pl.Float64()}
 _OURS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vw": "vwap"}
 _BARS = ["session", "symbol", *_OURS.values()]
-_ACTIONS = {"ex_date": pl.Date(), "symbol": pl.String(), "kind": pl.String(), "value": pl.Float64(), "pay_date": pl.Date()}
+_ACTIONS = {
+    "ex_date": pl.Date(),
+    "symbol": pl.String(),
+    "kind": pl.String(),
+    "value": pl.Float64(),
+    "pay_date": pl.Date(),
+    "new_symbol": pl.String(),
+}
 _ASSETS = {
     **dict.fromkeys(("symbol", "name", "exchange", "status"), pl.String()),
     **dict.fromkeys(("tradable", "marginable", "shortable", "easy_to_borrow", "fractionable"), pl.Boolean()),
@@ -136,8 +144,9 @@ class AlpacaSource:
         return dated.filter(pl.col("session").is_between(first, last)).sort("session", "symbol", maintain_order=True)
 
     def actions(self, first: date, last: date) -> pl.DataFrame:
-        """As the port has it. Dividends of one day are added up, splits multiplied. What Alpaca lists of other kinds (spin-offs, mergers,
-        redemptions, rights) is named in the log: nothing applies it.
+        """As the port has it, with new_symbol. Dividends of one day are added up, splits multiplied; a spin-off is worth what it opened at;
+        a merger or a removal delists at what a share became worth. With ``asof`` "-" a name change is a rename. What Alpaca lists of other
+        kinds (redemptions, rights, units) is named in the log: nothing applies it.
         """
         names = self._names(first, last)
         owners: dict[str, list[tuple[str, Name]]] = {}
@@ -146,16 +155,19 @@ class AlpacaSource:
                 owners.setdefault(name.symbol, []).append((label, name))
         # Alpaca selects by the day on which it processes an action, which for a dividend is the day it is paid.
         listed = self._listed_actions(sorted(owners), first - _ANNOUNCED, last + _PAID)
+        changes = listed.pop("name_changes", []) if self._asof == "-" else []
+        made = [*dated_values(listed, self._open_on, self._close_before), *renames(changes, set(self._universe))]
         rows = [
-            (ex_date, label, kind, value, pay_date)
-            for ex_date, symbol, kind, value, pay_date in _dated_values(listed)
-            for label, name in owners.get(symbol, ())
-            if first <= ex_date <= last and name.first <= ex_date <= name.last
+            (act.ex_date, label, act.kind, act.value, act.pay_date, act.new_symbol)
+            for act in made
+            for label, name in owners.get(act.symbol, ())
+            if first <= act.ex_date <= last and name.first <= act.ex_date <= name.last
         ]
         frame = pl.DataFrame(rows, schema=_ACTIONS, orient="row")
         value = pl.col("value")
         one = pl.when(pl.col("kind").first() == "split").then(value.product()).otherwise(value.sum())
-        return frame.group_by("ex_date", "symbol", "kind").agg(one, pl.col("pay_date").max()).sort("ex_date", "symbol", "kind")
+        rest = pl.col("pay_date").max(), pl.col("new_symbol").first()
+        return frame.group_by("ex_date", "symbol", "kind").agg(one, *rest).sort("ex_date", "symbol", "kind")
 
     def minute_bars(self, first: date, last: date) -> pl.DataFrame:
         """started_at (UTC), symbol, open, high, low, close, volume, vwap of every minute of the days first..last (New York) with a trade,
@@ -171,7 +183,7 @@ class AlpacaSource:
         try:
             rows = [(date.fromisoformat(day["date"]), *(self._instant(day, name) for name in ("open", "close"))) for day in listed]
         except (KeyError, TypeError, ValueError) as error:
-            raise _malformed("days with date, open and close", repr(error), "/calendar") from None
+            raise malformed("days with date, open and close", repr(error), "/calendar") from None
         instant = pl.Datetime("us", "UTC")
         frame = pl.DataFrame(rows, schema={"session": pl.Date(), "open_at": instant, "close_at": instant}, orient="row")
         return frame.filter(pl.col("session").is_between(first, last)).sort("session")
@@ -182,7 +194,7 @@ class AlpacaSource:
         try:
             return pl.from_dicts(listed, schema=_ASSETS).sort("symbol", "status", maintain_order=True)
         except (PolarsError, TypeError) as error:
-            raise _malformed("assets", str(error), "/assets") from None
+            raise malformed("assets", str(error), "/assets") from None
 
     @cached_property
     def _stocks(self) -> Reader:
@@ -237,6 +249,21 @@ class AlpacaSource:
             for page in self._stocks.pages("/stocks/bars", {**asked, "symbols": ",".join(some)}, "bars")
         ]
         return pl.concat([_bar_rows({}), *frames]).filter(pl.col("symbol").is_in(list(symbols)))
+
+    def _open_on(self, symbol: str, day: date) -> float | None:
+        """Raw open of any symbol on a session; None while that is not out, and if it did not trade."""
+        return self._priced(symbol, day, day, "open")
+
+    def _close_before(self, symbol: str, day: date) -> float | None:
+        """Raw close of any symbol in the last session before a day on which it traded."""
+        return self._priced(symbol, day - _LONGEST_CLOSURE, day - timedelta(days=1), "close")
+
+    def _priced(self, symbol: str, first: date, last: date, name: str) -> float | None:
+        end = min(last, self.last_session(self._clock.now()))
+        if first > end:
+            return None
+        rows = self._rows("1Day", [symbol], _midnight(first, self._calendar), _midnight(end, self._calendar)).sort("at")
+        return None if rows.is_empty() else rows[name][-1]
 
     def _require_known(self, without_bars: set[str]) -> None:
         """InputError for a symbol that never had a bar. One without bars today may be halted, delisted or not yet listed."""
@@ -300,36 +327,7 @@ def _renames(listed: Iterable[Mapping[str, Any]]) -> set[Rename]:
     try:
         return {Rename(day=date.fromisoformat(c["process_date"]), old=c["old_symbol"], new=c["new_symbol"]) for c in listed}
     except (KeyError, TypeError, ValueError) as error:
-        raise _malformed("name changes with process_date, old_symbol and new_symbol", repr(error), "/corporate-actions") from None
-
-
-def _dated_values(listed: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[date, str, str, float, date | None]]:
-    """Of what can be applied: ex_date, symbol, our kind, value, pay_date. The rest is said. FeedFaultError for what has no meaning."""
-    for kind, items in listed.items():
-        if kind not in _VALUES and kind != "name_changes" and items:
-            named = "; ".join(json.dumps(item, sort_keys=True) for item in items[:3])
-            _LOG.warning("source alpaca: %d of %s are not applied to prices or holdings, first %s", len(items), kind, named)
-        for item in items if kind in _VALUES else ():
-            ours, value_of = _VALUES[kind]
-            try:
-                ex_date, symbol, value = date.fromisoformat(item["ex_date"]), str(item["symbol"]), value_of(item)
-                pay_date = date.fromisoformat(item["payable_date"]) if item.get("payable_date") else None
-            except (KeyError, TypeError, ValueError, ZeroDivisionError):
-                value, ex_date, symbol, pay_date = -1.0, date.min, "", None
-            if not 0 <= value < float("inf") or (ours == "split" and not value):
-                what = f"{kind} with ex_date, symbol and a rate above zero"
-                raise _malformed(what, json.dumps(item, sort_keys=True), "/corporate-actions")
-            if value:  # a dividend of nothing is none
-                yield ex_date, symbol, ours, value, pay_date
-
-
-_VALUES: dict[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
-    "cash_dividends": ("dividend", lambda item: float(item["rate"])),
-    "forward_splits": ("split", lambda item: float(item["new_rate"]) / float(item["old_rate"])),
-    "reverse_splits": ("split", lambda item: float(item["new_rate"]) / float(item["old_rate"])),
-    "stock_dividends": ("split", lambda item: 1 + float(item["rate"])),  # shares a share
-}
-"""Alpaca's kind -> ours, and the value of one."""
+        raise malformed("name changes with process_date, old_symbol and new_symbol", repr(error), "/corporate-actions") from None
 
 
 def _bar_rows(page: Mapping[str, Any]) -> pl.DataFrame:
@@ -338,17 +336,11 @@ def _bar_rows(page: Mapping[str, Any]) -> pl.DataFrame:
         symbols = [symbol for symbol, rows in page.items() for _ in rows or ()]
         raw = pl.from_dicts([row for rows in page.values() for row in rows or ()], schema=_RAW)
     except (PolarsError, TypeError, AttributeError) as error:
-        raise _malformed("bars with t, o, h, l, c, v, vw", str(error), "/stocks/bars") from None
+        raise malformed("bars with t, o, h, l, c, v, vw", str(error), "/stocks/bars") from None
     at = raw["t"].str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
     if at.null_count():
-        raise _malformed("a time t in every bar", repr(raw.filter(at.is_null())["t"][0]), "/stocks/bars")
+        raise malformed("a time t in every bar", repr(raw.filter(at.is_null())["t"][0]), "/stocks/bars")
     return raw.select(at.alias("at"), pl.Series("symbol", symbols, dtype=pl.String), pl.col(list(_OURS)).name.map(_OURS.__getitem__))
-
-
-def _malformed(what: str, found: str, path: str) -> FeedFaultError:
-    return FeedFaultError(
-        expected(what, found=found[:400], where=f"{_WHERE}, {path}", do="run this again; if it stays so, report it to Alpaca")
-    )
 
 
 def _portions(symbols: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -138,6 +138,15 @@ def test_it_does_not_run_into_a_limit_that_the_server_announced(server: AlpacaSe
     assert watch.slept == [41.0]  # before the second page; then the minute is over
 
 
+def test_the_limit_is_of_the_account_whoever_of_us_asks(server: AlpacaServer):
+    server.page_rows, server.remaining, server.reset_at = 10_000, 0, NOW + timedelta(seconds=17)
+    count(reader(server, Watch()))
+    server.remaining = 200
+    other = Watch()
+    count(reader(server, other))
+    assert other.slept == [17.0]
+
+
 def test_every_further_attempt_is_told(server: AlpacaServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]):
     server.faults.append(Fault.BROKEN)
     count(reader(server))

@@ -189,7 +189,10 @@ def test_actions_follow_the_company_and_not_the_ticker(opened: Opened):
     )
     source, _ = opened(AlpacaServer(bars=BARS, actions=listed, companies=[FACEBOOK, ROUNDHILL]))
     found = source.actions(date(2022, 1, 3), SESSIONS[-1])
-    assert found.rows() == [(date(2022, 3, 1), "META", "dividend", 0.5, None), (date(2022, 6, 20), "META", "split", 2.0, None)]
+    assert found.rows() == [
+        (date(2022, 3, 1), "META", "dividend", 0.5, None, None),
+        (date(2022, 6, 20), "META", "split", 2.0, None, None),
+    ]
     fund, _ = opened(AlpacaServer(bars=BARS, actions=listed, companies=[FACEBOOK, ROUNDHILL]), universe=["METV"])
     assert fund.actions(date(2022, 1, 3), SESSIONS[-1])["value"].to_list() == [0.07, 0.08]
 
@@ -198,7 +201,7 @@ def test_a_dividend_is_found_by_its_ex_date_although_alpaca_files_it_under_the_d
     ex_date = SESSIONS[5]
     listed = actions(action(ex_date, "AAPL", "dividend", 0.23, ex_date + timedelta(days=90)))
     source, _ = opened(AlpacaServer(bars=BARS, actions=listed))
-    assert source.actions(ex_date, ex_date).rows() == [(ex_date, "AAPL", "dividend", 0.23, ex_date + timedelta(days=90))]
+    assert source.actions(ex_date, ex_date).rows() == [(ex_date, "AAPL", "dividend", 0.23, ex_date + timedelta(days=90), None)]
     assert source.actions(ex_date + timedelta(days=1), SESSIONS[-1]).is_empty()
 
 
@@ -213,18 +216,75 @@ def test_dividends_of_one_day_are_added_up_and_splits_are_new_shares_an_old_one(
     stock = {"stock_dividends": [{"symbol": "AAPL", "rate": 0.05, "ex_date": str(SESSIONS[8]), "process_date": str(SESSIONS[8])}]}
     source, _ = opened(AlpacaServer(bars=BARS, actions=listed, corporate=stock, page_rows=2))
     assert source.actions(SESSIONS[0], SESSIONS[-1]).rows() == [
-        (ex_date, "AAPL", "dividend", 1.75, SESSIONS[9]),
-        (SESSIONS[6], "AAPL", "split", 0.1, None),
-        (SESSIONS[8], "AAPL", "split", 1.05, None),
+        (ex_date, "AAPL", "dividend", 1.75, SESSIONS[9], None),
+        (SESSIONS[6], "AAPL", "split", 0.1, None, None),
+        (SESSIONS[8], "AAPL", "split", 1.05, None, None),
     ]
 
 
 def test_what_nothing_applies_is_said(opened: Opened, caplog: pytest.LogCaptureFixture):
-    spun = {"source_symbol": "AAPL", "new_symbol": "CORE", "process_date": str(SESSIONS[5]), "ex_date": str(SESSIONS[5])}
-    source, _ = opened(AlpacaServer(bars=BARS, corporate={"spin_offs": [spun]}))
+    listed = {
+        "redemptions": [{"symbol": "AAPL", "rate": 10.0, "process_date": str(SESSIONS[5])}],
+        "spin_offs": [{**SPUN, "new_symbol": "UNTRADED"}],
+    }
+    source, _ = opened(AlpacaServer(bars=BARS, corporate=listed))
     with caplog.at_level(logging.WARNING):
         assert source.actions(SESSIONS[0], SESSIONS[-1]).is_empty()
-    assert '1 of spin_offs are not applied to prices or holdings, first {"ex_date": "2022-05-09"' in caplog.text
+    assert "1 of redemptions are not applied to prices or holdings, first {" in caplog.text
+    assert "1 of spin_offs without a price yet are not applied" in caplog.text
+
+
+SPUN = {
+    "source_symbol": "AAPL",
+    "source_rate": 4,
+    "new_symbol": "METV",
+    "new_rate": 1,
+    "process_date": str(SESSIONS[5]),
+    "ex_date": str(SESSIONS[5]),
+}
+
+
+def test_a_spin_off_is_worth_the_open_of_what_a_share_was_given(opened: Opened):
+    source, server = opened(AlpacaServer(bars=BARS, corporate={"spin_offs": [SPUN]}))
+    opened_at = server.bars.filter(pl.col("symbol") == "METV", pl.col("session") == SESSIONS[5])["open"].item()
+    assert source.actions(SESSIONS[0], SESSIONS[-1]).rows() == [(SESSIONS[5], "AAPL", "spinoff", opened_at / 4, None, "METV")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "terms", "worth"),
+    [
+        ("worthless_removals", {"symbol": "AAPL"}, lambda close: 0.0),
+        ("cash_mergers", {"acquiree_symbol": "AAPL", "acquirer_symbol": "METV", "rate": 12.5}, lambda close: 12.5),
+        (
+            "stock_mergers",
+            {"acquiree_symbol": "AAPL", "acquiree_rate": 2, "acquirer_symbol": "METV", "acquirer_rate": 3},
+            lambda close: close * 1.5,
+        ),
+        (
+            "stock_and_cash_mergers",
+            {"acquiree_symbol": "AAPL", "acquiree_rate": 1, "acquirer_symbol": "METV", "acquirer_rate": 1, "cash_rate": 2.0},
+            lambda close: close + 2.0,
+        ),
+    ],
+)
+def test_a_merger_or_removal_delists_at_what_a_share_became_worth(
+    opened: Opened, kind: str, terms: dict[str, object], worth: Callable[[float], float]
+):
+    day = SESSIONS[6]
+    source, server = opened(AlpacaServer(bars=BARS, corporate={kind: [{**terms, "process_date": str(day), "effective_date": str(day)}]}))
+    close = server.bars.filter(pl.col("symbol") == "METV", pl.col("session") == SESSIONS[5])["close"].item()
+    ((ex_date, symbol, ours, value, _, _),) = source.actions(SESSIONS[0], SESSIONS[-1]).rows()
+    assert (ex_date, symbol, ours, value) == (day, "AAPL", "delisting", pytest.approx(worth(close)))
+
+
+def test_as_traded_a_name_change_is_a_rename_if_the_new_name_is_of_the_universe(opened: Opened, caplog: pytest.LogCaptureFixture):
+    both, _ = opened(AlpacaServer(bars=BARS, companies=[FACEBOOK, ROUNDHILL]), asof="-", universe=["FB", "META"])
+    (day, _) = FACEBOOK[1]
+    assert both.actions(SESSIONS[0], SESSIONS[-1]).rows() == [(day, "FB", "rename", 1.0, None, "META")]
+    old, _ = opened(AlpacaServer(bars=BARS, companies=[FACEBOOK, ROUNDHILL]), asof="-", universe=["FB"])
+    with caplog.at_level(logging.WARNING):
+        assert old.actions(SESSIONS[0], SESSIONS[-1]).is_empty()
+    assert f"FB is META from {day} on; add META to the universe" in caplog.text
 
 
 BAD_ITEMS = [

@@ -1,0 +1,146 @@
+"""Alpaca's corporate actions in our words: kind, value and day of each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from quant.errors import FeedFaultError, expected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+_LOG = logging.getLogger(__name__)
+_PATH = "source alpaca, /corporate-actions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dated:
+    """One action as table corporate_actions has it, under the symbol that Alpaca names."""
+
+    ex_date: date
+    symbol: str
+    kind: str
+    value: float
+    pay_date: date | None = None
+    new_symbol: str | None = None
+
+
+def dated_values(
+    listed: Mapping[str, list[dict[str, Any]]],
+    open_on: Callable[[str, date], float | None],
+    close_before: Callable[[str, date], float | None],
+) -> Iterator[Dated]:
+    """Of what can be applied, by Alpaca's kind. ``open_on`` and ``close_before`` price any symbol on and before a day, or know no price.
+
+    What has no counterpart here, or no price, is said in the log. FeedFaultError for what has no meaning.
+    """
+    for kind, items in listed.items():
+        if kind in _VALUES:
+            yield from (_paid(kind, item) for item in items if not _is_nothing(kind, item))
+        elif kind == "spin_offs":
+            yield from _known(kind, items, lambda item: _spun_off(item, open_on))
+        elif kind in _ENDINGS:
+            yield from _known(kind, items, lambda item, kind=kind: _ended(kind, item, close_before))
+        elif kind != "name_changes" and items:
+            _say(kind, items)
+
+
+def renames(changes: Iterable[Mapping[str, Any]], universe: Collection[str]) -> Iterator[Dated]:
+    """Name changes as renames, where both names are of the universe: a holding must not go to a symbol that has no bars here."""
+    for item in changes:
+        try:
+            day, old, new = date.fromisoformat(item["process_date"]), str(item["old_symbol"]), str(item["new_symbol"])
+        except (KeyError, TypeError, ValueError):
+            raise malformed("name_changes with process_date, old_symbol and new_symbol", json.dumps(item, sort_keys=True), _PATH) from None
+        if old in universe and new not in universe:
+            _LOG.warning("source alpaca: %s is %s from %s on; add %s to the universe to follow it", old, new, day, new)
+        elif old in universe:
+            yield Dated(ex_date=day, symbol=old, kind="rename", value=1.0, new_symbol=new)
+
+
+def malformed(what: str, found: str, path: str) -> FeedFaultError:
+    """The error for a reply of another form."""
+    where = path if path.startswith("source alpaca") else f"source alpaca, {path}"
+    return FeedFaultError(expected(what, found=found[:400], where=where, do="run this again; if it stays so, report it to Alpaca"))
+
+
+def _is_nothing(kind: str, item: Mapping[str, Any]) -> bool:
+    """A dividend of nothing is none."""
+    return kind == "cash_dividends" and item.get("rate") in (0, 0.0, "0")
+
+
+def _paid(kind: str, item: Mapping[str, Any]) -> Dated:
+    ours, value_of = _VALUES[kind]
+    try:
+        made = Dated(
+            ex_date=date.fromisoformat(item["ex_date"]),
+            symbol=str(item["symbol"]),
+            kind=ours,
+            value=value_of(item),
+            pay_date=date.fromisoformat(item["payable_date"]) if item.get("payable_date") else None,
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        made = None
+    if made is None or not 0 < made.value < float("inf"):
+        raise malformed(f"{kind} with ex_date, symbol and a rate above zero", json.dumps(item, sort_keys=True), _PATH)
+    return made
+
+
+def _known(kind: str, items: list[dict[str, Any]], made_of: Callable[[Mapping[str, Any]], Dated | None]) -> Iterator[Dated]:
+    """What ``made_of`` makes; what it has no price for is said. FeedFaultError for items that lack what their kind has."""
+    unpriced: list[dict[str, Any]] = []
+    for item in items:
+        try:
+            made = made_of(item)
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            raise malformed(f"{kind} with its symbols, day and rates", json.dumps(item, sort_keys=True), _PATH) from None
+        if made is None:
+            unpriced.append(item)
+        else:
+            yield made
+    if unpriced:
+        _say(f"{kind} without a price yet", unpriced)
+
+
+def _spun_off(item: Mapping[str, Any], open_on: Callable[[str, date], float | None]) -> Dated | None:
+    """Worth the open of what was given, times how much of it a share got."""
+    ex_date, given = date.fromisoformat(item["ex_date"]), str(item["new_symbol"])
+    share = float(item["new_rate"]) / float(item["source_rate"])
+    opened = open_on(given, ex_date)
+    if opened is None:
+        return None
+    return Dated(ex_date=ex_date, symbol=str(item["source_symbol"]), kind="spinoff", value=opened * share, new_symbol=given)
+
+
+def _ended(kind: str, item: Mapping[str, Any], close_before: Callable[[str, date], float | None]) -> Dated | None:
+    """A delisting at what a share became worth: cash, shares of the acquirer at their close before, or nothing."""
+    day = date.fromisoformat(item.get("effective_date") or item["process_date"])
+    if kind == "worthless_removals":
+        return Dated(ex_date=day, symbol=str(item["symbol"]), kind="delisting", value=0.0)
+    if kind == "cash_mergers":
+        return Dated(ex_date=day, symbol=str(item["acquiree_symbol"]), kind="delisting", value=float(item["rate"]))
+    close = close_before(str(item["acquirer_symbol"]), day)
+    if close is None:
+        return None
+    stock = close * float(item["acquirer_rate"]) / float(item["acquiree_rate"])
+    cash = float(item["cash_rate"]) if kind == "stock_and_cash_mergers" else 0.0
+    return Dated(ex_date=day, symbol=str(item["acquiree_symbol"]), kind="delisting", value=stock + cash)
+
+
+def _say(kind: str, items: list[dict[str, Any]]) -> None:
+    named = "; ".join(json.dumps(item, sort_keys=True) for item in items[:3])
+    _LOG.warning("source alpaca: %d of %s are not applied to prices or holdings, first %s", len(items), kind, named)
+
+
+_ENDINGS = ("cash_mergers", "stock_mergers", "stock_and_cash_mergers", "worthless_removals")
+_VALUES: dict[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
+    "cash_dividends": ("dividend", lambda item: float(item["rate"])),
+    "forward_splits": ("split", lambda item: float(item["new_rate"]) / float(item["old_rate"])),
+    "reverse_splits": ("split", lambda item: float(item["new_rate"]) / float(item["old_rate"])),
+    "stock_dividends": ("split", lambda item: 1 + float(item["rate"])),  # shares a share
+}
+"""Alpaca's kind -> ours, and the value of one."""
