@@ -113,6 +113,7 @@ _MEANINGS = {
     "broker.alpaca.live_account": "from the environment only: AFTERCLOSE__BROKER__ALPACA__LIVE_ACCOUNT",
     "broker.alpaca.timeout_seconds": "for each piece of an answer",
     "alerts.channels": "every notice goes to all of them at once",
+    "alerts.daily_pnl": "tell every channel what a session brought once its daily run is done; of a range only the newest session",
     "alerts.fallback": "in order; the first that works gets, too, what one of the channels did not take",
     "alerts.ui": "address of the UI in links; none: that of `afterclose start`",
     "alerts.freshness_minutes": "a table is stale so long after the session's publish time, or after 20:15 New York if that is later",

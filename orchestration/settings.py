@@ -183,6 +183,7 @@ class AlertSettings(_Section):
     """
 
     channels: list[Channel] = ["log"]
+    daily_pnl: bool = True
     fallback: list[Channel] = ["log"]
     ui: str | None = Field(default=None, pattern=r"^https?://")
     freshness_minutes: int = Field(default=30, ge=0, le=24 * 60)

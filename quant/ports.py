@@ -17,7 +17,7 @@ from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderStat
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from quant.alerts.alert import AlertChange, Notice, Observation
+    from quant.alerts.alert import Alert, AlertChange, Notice, Observation
     from quant.quality.expectations import Expectation, ExpectationOutcome
     from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
@@ -424,6 +424,10 @@ class Outbox(Protocol):
         """Write what ``observed`` changes (quant.alerts.alert.changes) as one notice for the channels in use; None if it changes nothing.
         With ``run`` (its id and end) a second call for the same run is nothing: a late look at an old run undoes no newer one.
         """
+        ...
+
+    def report(self, alert: Alert) -> Notice | None:
+        """Write a report (AlertState.TOLD) as a notice for the channels in use, once: None if its key was reported before."""
         ...
 
     def unseen(self, runs: Collection[str]) -> set[str]:
