@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from quant.calendar import ExchangeCalendar
 from quant.errors import InputError, expected
+from quant.ledger.reconciliation import ReconcileSettings
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
@@ -59,6 +60,7 @@ class Chain:
     backtest_range: tuple[date | None, date | None]
     peer: BarSource | None = None
     peer_name: str | None = None
+    reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
     dry_run: bool = False
 
     @property

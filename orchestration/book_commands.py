@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import polars as pl
 import typer
 
-from orchestration.terminal import parse_session, print_frame
+from orchestration.terminal import out, parse_session, plain, print_frame
 from quant.errors import InputError, expected
 
 if TYPE_CHECKING:
@@ -119,6 +119,40 @@ def pnl(
     named = by_symbol or symbol is not None
     rows = _read("daily_pnl" if named else "daily_nav", Chosen.of(session, first, last), book)
     _show(rows.drop("book", "decision_at", strict=False), symbol, "No P&L.", as_json=as_json, as_csv=as_csv)
+
+
+def reconcile(
+    session: SessionOption = None,
+    confirm: Annotated[str | None, typer.Option("--confirm", metavar="SYMBOL", help='Accept its difference; "*": the cash.')] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="What was checked; goes into the audit log.")] = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+) -> None:
+    """Differences between the broker and the ledger, as the session's run found them; --confirm accepts one for the next run to book."""
+    if (confirm is None) != (reason is None):
+        raise InputError(expected("--confirm SYMBOL with --reason TEXT", found="one of them", where="the command", do="say both"))
+    rows = _read("reconciliations", Chosen.of(session, None, None), None)
+    if confirm is None or reason is None:
+        print_frame(rows.drop("book"), as_json=as_json, as_csv=as_csv, nothing="The broker and the ledger agree, or were not compared.")
+        return
+    _confirm(rows, confirm, reason)
+
+
+def _confirm(rows: pl.DataFrame, symbol: str, reason: str) -> None:
+    from orchestration.workbench import Workbench
+    from quant.ledger.reconciliation import WHOLE_ACCOUNT
+    from quant.trading.reconciling import CONFIRMED
+
+    still = rows.filter((pl.col("symbol") == symbol) & (pl.col("outcome") != "booked"))
+    column = "amount" if symbol == WHOLE_ACCOUNT else "quantity"
+    if still.is_empty() or not still[column].sum():
+        names = ", ".join(rows.filter(pl.col("outcome") != "booked")["symbol"].unique().sort()) or "none"
+        raise InputError(expected(f"an open difference of one of: {names}", found=symbol, where="--confirm", do="see the list"))
+    day, book, difference = still["session"][0], still["book"][0], still[column].sum()
+    with Workbench.opened() as bench:
+        payload = {"book": book, "session": day.isoformat(), "symbol": symbol, "difference": plain(difference), "reason": reason}
+        bench.open_ledger().record(CONFIRMED, payload)
+    out.print(f"confirmed: {symbol}, {plain(difference)}; `afterclose paper-run --session {day}` books it", highlight=False, soft_wrap=True)
 
 
 def _show(rows: pl.DataFrame, symbol: str | None, nothing: str, *, as_json: bool, as_csv: bool) -> None:

@@ -37,7 +37,7 @@ app.add_typer(alerts, name="alerts")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(lake, name="lake")
 app.add_typer(broker, name="broker")
-for table in (book_commands.orders, book_commands.fills, book_commands.positions, book_commands.pnl):
+for table in (book_commands.orders, book_commands.fills, book_commands.positions, book_commands.pnl, book_commands.reconcile):
     app.command()(table)
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]

@@ -146,6 +146,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention),
         broker=brokers[settings.broker.kind],
         dry_run=settings.broker.dry_run,
+        reconcile=settings.reconcile,
         exchange=exchange,
         start=start,
         paper_start=paper_start,
@@ -412,6 +413,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         *features.daily_feature_assets(sessions),
         *model.daily_model_assets(sessions),
         *trading.daily_booking_assets(sessions),
+        *trading.daily_reconciliation_assets(sessions),
         *trading.daily_order_assets(sessions),
         *outputs.daily_output_assets(sessions),
     ]

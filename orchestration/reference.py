@@ -112,6 +112,8 @@ _MEANINGS = {
     "broker.alpaca.allow_live": "real money; counts only together with live_account",
     "broker.alpaca.live_account": "from the environment only: AFTERCLOSE__BROKER__ALPACA__LIVE_ACCOUNT",
     "broker.alpaca.timeout_seconds": "for each piece of an answer",
+    "reconcile.max_position_usd": "a difference in shares of one symbol up to this value is booked, a larger one blocks the symbol",
+    "reconcile.max_cash_usd": "a difference in cash up to this is booked, a larger one halts the book",
     "alerts.channels": "every notice goes to all of them at once",
     "alerts.daily_pnl": "tell every channel what a session brought once its daily run is done; of a range only the newest session",
     "alerts.fallback": "in order; the first that works gets, too, what one of the channels did not take",

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from adapters.sources.alpaca import AlpacaKeys
 from quant.errors import InputError, expected
+from quant.ledger.reconciliation import ReconcileSettings
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
@@ -223,6 +224,7 @@ class Settings(BaseSettings):
     paper: PaperSettings = PaperSettings()
     backtest: BacktestSettings = BacktestSettings()
     broker: BrokerSettings = BrokerSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
     alerts: AlertSettings = AlertSettings()
 
     @classmethod

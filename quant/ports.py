@@ -268,6 +268,12 @@ class Ledger(Protocol):
         """The start of the newest session that the book began, of those up to ``through``."""
         ...
 
+    def bind_account(self, book: str, account_id: str) -> None:
+        """Bind a book to the broker's account that it trades in, once and for ever. LedgerError if it is bound to another one, or another
+        book to this one.
+        """
+        ...
+
     def record_decision(self, decision: DecisionRecord, summary: Mapping[str, object]) -> DecisionRecord:
         """Store the decision of (book, session) and ``summary`` as a row of kind 'decision' in the audit log, both or none; or return the
         one that is stored already.

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKe
 
 from adapters.ledger.types import ScaledDecimal, UtcInstant
 
-HEAD = "0004"
+HEAD = "0009"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -104,6 +104,16 @@ session_starts = Table(
     Column("session", Date, primary_key=True),
     Column("decision_at", UtcInstant, nullable=False),
     Column("rules", String, nullable=False),
+)
+
+# One row per book that trades at a broker apart from us: one account a book, one book an account.
+book_accounts = Table(
+    "book_accounts",
+    metadata,
+    Column("book", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("recorded_at", UtcInstant, nullable=False),
+    UniqueConstraint("account_id", name="book_accounts_account"),
 )
 
 # One row per coronation; of several with one effective_session the last holds.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from quant.ledger.entries import Entry, EntryKind
+from quant.ledger.entries import Account, Entry, EntryKind
 from quant.units import ZERO
 
 
@@ -26,15 +26,19 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookState:
-    """One book after some prefix of its entries. Holdings are non-zero; symbols are sorted."""
+    """One book after some prefix of its entries. Holdings are non-zero; symbols are sorted.
+
+    ``divergence``: cash that the book has and the broker never booked, USD.
+    """
 
     cash: Decimal = ZERO
+    divergence: Decimal = ZERO
     holdings: Mapping[str, Holding] = field(default_factory=dict[str, Holding])
 
     @property
     def nav(self) -> Decimal:
         """Net asset value: cash plus the market value of every holding, USD."""
-        return self.cash + sum((h.market_value for h in self.holdings.values()), ZERO)
+        return self.cash + self.divergence + sum((h.market_value for h in self.holdings.values()), ZERO)
 
     def quantity(self, symbol: str) -> Decimal:
         """Signed shares held; zero if none."""
@@ -43,9 +47,10 @@ class BookState:
 
     def after(self, entries: Iterable[Entry]) -> BookState:
         """This state with ``entries`` applied in order. Replaying a prefix and then the rest equals replaying all."""
-        cash, holdings = self.cash, dict(self.holdings)
+        cash, divergence, holdings = self.cash, self.divergence, dict(self.holdings)
         for entry in entries:
             cash += entry.cash
+            divergence += entry.amount(Account.BROKER_DIVERGENCE)
             if entry.symbol is None:
                 continue
             # A closed holding leaves nothing behind: were it to keep its mark, folding in one go or in two would differ.
@@ -55,4 +60,4 @@ class BookState:
             holding = replace(holding, quantity=holding.quantity + entry.quantity)
             if holding.quantity != 0:
                 holdings[entry.symbol] = holding
-        return BookState(cash=cash, holdings=dict(sorted(holdings.items())))
+        return BookState(cash=cash, divergence=divergence, holdings=dict(sorted(holdings.items())))

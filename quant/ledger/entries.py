@@ -27,6 +27,8 @@ class EntryKind(StrEnum):
     SPLIT = "split"  # changes quantity, not cash
     CASH_IN_LIEU = "cash_in_lieu"
     BORROW = "borrow"
+    ADJUSTMENT = "adjustment"  # shares at a price, or cash, from outside: what a reconciliation found and booked with a reason
+    DIVERGENCE = "divergence"  # booked here, never by the broker: cash becomes cash that only the book has
     MARK = "mark"  # values a holding at a price; moves nothing
 
 
@@ -35,6 +37,7 @@ class Account(StrEnum):
 
     CASH = "cash"
     SECURITIES = "securities"
+    BROKER_DIVERGENCE = "broker_divergence"
     DIVIDENDS = "dividends"
     CASH_IN_LIEU = "cash_in_lieu"
     COMMISSIONS = "commissions"
@@ -55,7 +58,8 @@ class Posting:
 class Entry:
     """One balanced booking. ``key`` is unique within the book and deterministic, so that booking twice is booking once.
 
-    ``symbol`` is None for pure cash flows. ``price`` (USD per share) is set on TRADE, MARK and CASH_IN_LIEU; ``stale`` on a MARK whose
+    ``symbol`` is None for pure cash flows. ``price`` (USD per share) is set on TRADE, MARK, CASH_IN_LIEU and on an ADJUSTMENT of
+    shares; ``stale`` on a MARK whose
     price is older than its session.
     """
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
+from quant.ledger.reconciliation import ADJUSTING
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
@@ -73,6 +74,7 @@ class Desk:
             convention=self.rules.convention,
             costs=self.rules.costs,
             deposit=self.deposit if first else ZERO,
+            adjustments=[e for e in self.ledger.entries(self.book, first=session, through=session) if e.kind in ADJUSTING],
         )
 
     def settle(self, market: SessionMarket) -> Settlement:
@@ -96,6 +98,7 @@ class Desk:
         decision_at: datetime,
         model_version: str | None,
         table_versions: Mapping[str, int],
+        blocked: Mapping[str, str] | None = None,
     ) -> Sequence[Order]:
         """Settle, then review and submit the orders for the next session, once: a session that was decided keeps its orders.
 
@@ -107,7 +110,7 @@ class Desk:
             closing = self.settle(market).closing
             intents = self.ledger.orders(self.book, decided=session)
             if not intents:
-                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
+                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk, blocked=blocked)
                 intents = self.ledger.intend([_intent(order) for order in decision.orders])
             self._send(session, [order for order in intents if order.state in _WAITING])
             record = DecisionRecord(

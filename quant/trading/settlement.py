@@ -177,10 +177,12 @@ def settle(
     costs: CostSettings,
     deposit: Decimal = ZERO,
     late: Sequence[Entry] = (),
+    adjustments: Sequence[Entry] = (),
 ) -> Settlement:
     """Everything that happens to a book from the previous close to this one. Verified before it is returned.
 
     ``late``: entries of corporate actions that became known after their ex-date; they come first.
+    ``adjustments``: what a reconciliation booked in this session.
     """
     executions = [o for o in outcomes if isinstance(o, Execution)]
     restated = opening.after(late)
@@ -189,6 +191,7 @@ def settle(
         *flows,
         *late,
         *corporate_action_entries(book, restated, market, convention),
+        *adjustments,
         *execution_entries(book, market, executions),
         *borrow_entries(book, opening, market, costs),
     ]
@@ -200,7 +203,7 @@ def settle(
         opening=opening,
         closing=traded.after(marks),
         pnl=symbol_pnl(opening, restated, market, entries, executions),
-        external_flows=sum((e.cash for e in flows), ZERO),
+        external_flows=-sum((e.amount(Account.EXTERNAL) for e in entries), ZERO),
     ).verified()
 
 
@@ -234,13 +237,14 @@ def _pnl_of(
     mark = _money(market.closes[symbol]) if symbol in market.closes else carried_mark(restated, market, symbol)
     on_holding = now * mark - (held.market_value if held else ZERO)
     signed = [(x.quantity * x.order.side.sign, x) for x in fills]
+    adjusted = [(e.quantity, e.price) for e in entries if e.kind is EntryKind.ADJUSTMENT and e.symbol == symbol and e.price is not None]
 
     def booked(kind: EntryKind) -> Decimal:
         return sum((e.cash for e in entries if e.symbol == symbol and e.kind is kind), ZERO)
 
     return SymbolPnl(
         symbol=symbol,
-        price_pnl=on_holding + sum((q * (mark - x.price) for q, x in signed), ZERO),
+        price_pnl=on_holding + sum((q * (mark - x.price) for q, x in signed), ZERO) + sum((q * (mark - p) for q, p in adjusted), ZERO),
         dividends=booked(EntryKind.DIVIDEND),
         cash_in_lieu=booked(EntryKind.CASH_IN_LIEU),
         commissions=-booked(EntryKind.COMMISSION),
