@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from quant.calendar import ExchangeCalendar
 from quant.errors import InputError, expected
+from quant.ledger.reconciliation import ReconcileSettings
 from quant.ledger.settings import LedgerSettings
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
@@ -70,6 +71,7 @@ class Chain:
     backtest_range: tuple[date | None, date | None]
     peer: BarSource | None = None
     peer_name: str | None = None
+    reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
     dry_run: bool = False
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
     code: Callable[[], Mapping[str, object]] = dict[str, object]

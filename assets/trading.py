@@ -12,11 +12,14 @@ from assets.audit import evidence_of, record_replay
 from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
 from assets.market import as_decided, known_actions, late_actions
 from quant.ledger.entries import Account, Entry, EntryKind
+from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
+from quant.tables import TABLES
 from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
 from quant.trading.orders import Execution, Expiry
-from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
+from quant.trading.reconciling import reconcile_book
+from quant.trading.records import broker_position_rows, fill_rows, nav_rows, order_rows, pnl_rows, position_rows, reconciliation_rows
 from quant.trading.replay import replay
 from quant.units import CENT
 
@@ -142,6 +145,23 @@ def _whole(sleeve: pl.Series, sides: str) -> dg.AssetCheckResult:
     )
 
 
+def _agreement(rows: pl.DataFrame) -> dg.AssetCheckResult:
+    """Not passing is an alert; the orders of what it names are denied."""
+    open_ones = rows.filter(pl.col("outcome") != "booked")
+    said = "; ".join(f"{r['symbol']} {r['outcome']}: {r['evidence']}" for r in open_ones.iter_rows(named=True))
+    return dg.AssetCheckResult(
+        check_name="broker_agrees",
+        passed=open_ones.is_empty(),
+        metadata={"differences": rows.height, "expected": "a broker that agrees with the ledger", "observed": said or "it does"},
+    )
+
+
+def _blocked(lake: Lake, session: date, book: str) -> dict[str, str]:
+    """Symbols that the session's reconciliation stopped at, and why."""
+    rows = lake.read("reconciliations", first=session, last=session, where={"book": book}).filter(pl.col("outcome") != "booked")
+    return {WHOLE_ACCOUNT if r["outcome"] == "halted" else r["symbol"]: r["evidence"] for r in rows.iter_rows(named=True)}
+
+
 def _undenied(orders: pl.DataFrame) -> dg.AssetCheckResult:
     denied = orders.filter(pl.col("state") == "denied")
     shown = [f"{r['symbol']}: {r['denied_by']} {r['observed']} > {r['allowed']} {r['unit']}" for r in denied.iter_rows(named=True)]
@@ -174,7 +194,7 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
             metadata={**table_metadata(lake, "fills", len(executions)), "expired_shares": unfilled, "orders_ended": len(done)}
         )
 
-    @dg.asset(partitions_def=sessions, group_name="paper", deps=[fills], kinds={"sqlite", "deltalake"})
+    @dg.asset(partitions_def=sessions, group_name="paper", deps=["reconciliations"], kinds={"sqlite", "deltalake"})
     def positions(
         context: dg.AssetExecutionContext,
         chain: dg.ResourceParam[Chain],
@@ -251,6 +271,58 @@ def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDef
         )
 
     return [fills, positions, daily_pnl]
+
+
+def daily_reconciliation_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """The daily link between what executed and what is held: whether the broker agrees."""
+
+    @dg.asset(
+        partitions_def=sessions,
+        group_name="paper",
+        deps=["fills"],
+        pool="broker",
+        kinds={"sqlite", "deltalake"},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "broker_agrees",
+                asset="reconciliations",
+                description="The broker's positions, cash, open orders and executions are the ledger's, or what differs was booked.",
+            )
+        ],
+    )
+    def reconciliations(
+        context: dg.AssetExecutionContext,
+        chain: dg.ResourceParam[Chain],
+        lake: dg.ResourceParam[Lake],
+        ledger: dg.ResourceParam[Ledger],
+    ) -> dg.MaterializeResult:
+        """The ledger against the broker before anything is traded: differences named, booked within the tolerance, else stopped at."""
+        session, book = session_of(context), chain.paper_book
+        market_of = market_lookup(chain, lake, ledger)
+        desk, where = chain.desk(ledger, market_of), {"book": book}
+        read = {"first": session, "last": session, "where": where}
+        rows, why_not = lake.read("reconciliations", **read), "the book has not begun"
+        if desk.trades(session):
+            market = market_of(session)
+            done = reconcile_book(desk, market, chain.reconcile)
+            why_not = done.why_not
+            if not why_not:  # what was compared in time stays, whoever looks later
+                if done.found.entries:
+                    desk.settle(market)  # marks of what came
+                rows = reconciliation_rows(book, session, done)
+                booked = lake.read("reconciliations", **read).filter(pl.col("outcome") == "booked")
+                rows = pl.concat([booked, rows]).with_columns(number=pl.int_range(pl.len()))
+                lake.replace("reconciliations", rows, first=session, last=session, where=where)
+                lake.replace("broker_positions", broker_position_rows(book, session, done), first=session, last=session, where=where)
+        if lake.version("reconciliations") is None:
+            for table in ("reconciliations", "broker_positions"):
+                lake.replace(table, TABLES[table].empty(), first=session, last=session, where=where)
+        return dg.MaterializeResult(
+            metadata={**table_metadata(lake, "reconciliations", rows.height), "compared": why_not or "yes"},
+            check_results=[_agreement(rows)],
+        )
+
+    return [reconciliations]
 
 
 def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -331,6 +403,7 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
                 model_version=scored.item(0, 0) if scored.height else None,
                 table_versions={table: lake.version(table) or 0 for table in PINNED_TABLES},
                 evidence=evidence_of(chain, lake, ledger),
+                blocked=_blocked(lake, session, book),
             )
             rows = order_rows(decided)
         lake.replace("orders", rows, first=session, last=session, where={"book": book})

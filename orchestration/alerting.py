@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
 from orchestration.freshness import Freshness, observed_freshness
-from quant.alerts.alert import AlertSeverity, Notice, one_line
+from quant.alerts.alert import Alert, AlertSeverity, Notice, one_line
 from quant.alerts.attempts import may_try
 from quant.alerts.observations import FINDING_COLUMNS, CheckOutcome, of_channel, of_check, of_missed, of_run
 from quant.errors import AftercloseError, DeliveryError, SequenceError, expected
@@ -41,7 +41,8 @@ class Attempt:
 @dataclass(frozen=True, kw_only=True)
 class Alerting:
     """What the alerts of one data root need. ``channels`` all get every notice; of ``fallback`` the first that works gets, too, what one of
-    them did not take. ``descriptions``: what a check expects, by asset and check.
+    them did not take. ``descriptions``: what a check expects, by asset and check. ``daily_report``: what is told of a session whose
+    daily run succeeded; None, or an answer of None: nothing.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class Alerting:
     patience_seconds: float
     descriptions: Mapping[tuple[str, str], str]
     freshness: Freshness
+    daily_report: Callable[[date], Alert | None] | None = None
 
     def look(self, instance: dg.DagsterInstance) -> str:
         """Observe what happened since the last look: ended runs with their checks, stale tables, sessions that did not run. Says why
@@ -92,6 +94,10 @@ class Alerting:
         except Exception as error:  # noqa: BLE001  one run that cannot be read must not hide those after it
             observed, failure = [], failure or one_line(f"its checks cannot be read: {type(error).__name__} {error}")
         observed.append(of_run(job=_job(run), partition=partition, run=run.run_id, failure=failure))
+        if failure is None and run.job_name == "daily" and partition is not None and self.daily_report is not None:
+            report = self.daily_report(date.fromisoformat(partition))
+            if report is not None:
+                outbox.report(report)  # before the run counts as seen: a kill between tells it next time, and its key only once
         outbox.observe(observed, run=(run.run_id, datetime.fromtimestamp(record.end_time or 0.0, UTC)))
 
     def outcome(self, evaluation: dg.AssetCheckEvaluation, *, partition: str | None = None) -> CheckOutcome:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,13 +13,14 @@ import typer
 from rich.markup import escape
 from rich.progress import Progress
 
+from orchestration import book_commands
 from orchestration.alert_commands import alerts
 from orchestration.audit_commands import audit
 from orchestration.broker_commands import broker
 from orchestration.factor_commands import factors
 from orchestration.lake_commands import lake
 from orchestration.quarantine_commands import quarantine
-from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows, revision_lines
+from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, plain, print_rows, revision_lines
 from quant.errors import AftercloseError, InputError, expected
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ app.add_typer(quarantine, name="quarantine")
 app.add_typer(lake, name="lake")
 app.add_typer(broker, name="broker")
 app.add_typer(audit, name="audit")
+for table in (book_commands.orders, book_commands.fills, book_commands.positions, book_commands.pnl, book_commands.reconcile):
+    app.command()(table)
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 
@@ -235,7 +237,7 @@ def sql(
     elif output == "json":
         sys.stdout.write(result.write_json() + "\n")
     elif output == "table":
-        print_rows([[_plain(value) for value in row] for row in result.head(rows).iter_rows()], result.columns)
+        print_rows([[plain(value) for value in row] for row in result.head(rows).iter_rows()], result.columns)
         if result.height > rows:
             out.print(f"{rows} of {result.height} rows; --rows shows more.")
     else:
@@ -279,12 +281,6 @@ def logs(follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep print
     from orchestration.settings import data_root
 
     launcher.logs(data_root(), follow=follow)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, Decimal):
-        return format(value.normalize() + 0, "f")  # without the zeros of its scale, and never 1E+3
-    return "" if value is None else str(value)
 
 
 @contextmanager

@@ -35,6 +35,8 @@ from orchestration.settings import (
     load_settings,
     profile_path,
 )
+from quant.alerts.alert import Alert
+from quant.alerts.session_report import session_report
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
@@ -160,6 +162,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         rules=BookRules(costs=costs, risk=settings.risk, convention=source.facts.convention, ledger=settings.ledger),
         broker=brokers[settings.broker.kind],
         dry_run=settings.broker.dry_run,
+        reconcile=settings.reconcile,
         exchange=exchange,
         start=start,
         paper_start=paper_start,
@@ -344,6 +347,25 @@ def build_alerting(
 
         return open_outbox(f"sqlite:///{root / 'ledger.sqlite'}", chain.clock, alerts.channels)
 
+    def daily_report(session: date) -> Alert | None:
+        from adapters.lake import open_lake
+
+        book = chain.paper_book
+        read = {"first": session, "last": session, "where": {"book": book}}
+        lake = open_lake(root, library=chain.strategy.library)
+        previous = chain.calendar.previous(session)
+        nav = lake.read("daily_nav", first=session, where={"book": book})
+        if nav.height != 1:  # of a range that was run in one go the newest session is told
+            return None
+        return session_report(
+            book,
+            session,
+            nav=nav,
+            pnl=lake.read("daily_pnl", **read),
+            orders=lake.read("orders", **read),
+            positions=lake.read("positions", first=previous, last=session, where={"book": book}),
+        )
+
     return Alerting(
         root=root,
         clock=chain.clock,
@@ -365,6 +387,7 @@ def build_alerting(
             freshness_minutes=alerts.freshness_minutes,
             dead_man_minutes=alerts.dead_man_minutes,
         ),
+        daily_report=daily_report if alerts.daily_pnl else None,
     )
 
 
@@ -426,6 +449,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         *features.daily_feature_assets(sessions),
         *model.daily_model_assets(sessions),
         *trading.daily_booking_assets(sessions),
+        *trading.daily_reconciliation_assets(sessions),
         *trading.daily_order_assets(sessions),
         *outputs.daily_output_assets(sessions),
     ]

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from adapters.sources.alpaca import AlpacaKeys
 from quant.errors import InputError, expected
+from quant.ledger.reconciliation import ReconcileSettings
 from quant.ledger.settings import LedgerSettings
 from quant.market.universe import UniverseSettings
 from quant.portfolio.weights import PortfolioSettings
@@ -184,6 +185,7 @@ class AlertSettings(_Section):
     """
 
     channels: list[Channel] = ["log"]
+    daily_pnl: bool = True
     fallback: list[Channel] = ["log"]
     ui: str | None = Field(default=None, pattern=r"^https?://")
     freshness_minutes: int = Field(default=30, ge=0, le=24 * 60)
@@ -231,6 +233,7 @@ class Settings(BaseSettings):
     paper: PaperSettings = PaperSettings()
     backtest: BacktestSettings = BacktestSettings()
     broker: BrokerSettings = BrokerSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
     alerts: AlertSettings = AlertSettings()
     audit: AuditSettings = AuditSettings()
 

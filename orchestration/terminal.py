@@ -1,9 +1,12 @@
 """How every command talks: two consoles, one look of progress bars and tables, dates as people type them."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -61,3 +64,24 @@ def print_rows(rows: list[list[str]], columns: list[str]) -> None:
         out.print(f"-- row {number}", highlight=False)
         for name, value in zip(columns, row, strict=True):
             out.print(f"{name:<{label}}  {escape(value)}", highlight=False, soft_wrap=True)
+
+
+def plain(value: object) -> str:
+    """A value as a table shows it: numbers whole, without the zeros of their scale, nothing for a null."""
+    if isinstance(value, Decimal):
+        return format(value.normalize() + 0, "f")  # never 1E+3
+    return "" if value is None else str(value)
+
+
+def print_frame(frame: pl.DataFrame, *, as_json: bool, as_csv: bool, nothing: str) -> None:
+    """Rows for people, or exact ones for programs: decimals are text in JSON. ``nothing`` is said to people if there are none."""
+    if as_json and as_csv:
+        raise InputError(expected("one of --json and --csv", found="both", where="the command", do="choose one"))
+    if as_json:
+        sys.stdout.write(frame.write_json() + "\n")
+    elif as_csv:
+        sys.stdout.write(frame.write_csv())
+    elif frame.is_empty():
+        out.print(nothing, highlight=False, soft_wrap=True)
+    else:
+        print_rows([[plain(value) for value in row] for row in frame.iter_rows()], frame.columns)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from quant.alerts.alert import AlertChange, Notice, Observation
+    from quant.alerts.alert import Alert, AlertChange, Notice, Observation
     from quant.quality.expectations import Expectation, ExpectationOutcome
     from quant.reports.audit import AuditReport
     from quant.reports.factors import FactorReport
@@ -294,6 +294,12 @@ class Ledger(Protocol):
         """The start of the newest session that the book began, of those up to ``through``."""
         ...
 
+    def bind_account(self, book: str, account_id: str) -> None:
+        """Bind a book to the broker's account that it trades in, once and for ever. LedgerError if it is bound to another one, or another
+        book to this one.
+        """
+        ...
+
     def record_decision(
         self, decision: DecisionRecord, summary: Mapping[str, object], evidence: Mapping[str, Mapping[str, object]] = ...
     ) -> DecisionRecord:
@@ -503,6 +509,10 @@ class Outbox(Protocol):
         """Write what ``observed`` changes (quant.alerts.alert.changes) as one notice for the channels in use; None if it changes nothing.
         With ``run`` (its id and end) a second call for the same run is nothing: a late look at an old run undoes no newer one.
         """
+        ...
+
+    def report(self, alert: Alert) -> Notice | None:
+        """Write a report (AlertState.TOLD) as a notice for the channels in use, once: None if its key was reported before."""
         ...
 
     def unseen(self, runs: Collection[str]) -> set[str]:

@@ -109,7 +109,7 @@ class AlpacaBroker:
             embedded=False,
             order_types=frozenset(OrderType),
             fractional=False,
-            never_books=frozenset({"dividend", "cash_in_lieu", "borrow", "interest", "regulatory_fee"}),
+            never_books=frozenset({"dividend", "payment", "cash_in_lieu", "borrow", "interest", "regulatory_fee"}),
             opening_cutoff=CUTOFF,
         )
 

@@ -49,6 +49,10 @@ class SqlOutbox:
         now = self._clock.now()
         return transact(self._writer, lambda connection: _observe(connection, observed, run, now, self._channels))
 
+    def report(self, alert: Alert) -> Notice | None:
+        now = self._clock.now()
+        return transact(self._writer, lambda connection: _report(connection, alert, now, self._channels))
+
     def unseen(self, runs: Collection[str]) -> set[str]:
         return transact(self._reader, lambda connection: set(runs) - _seen(connection, list(runs)))
 
@@ -87,8 +91,19 @@ def _observe(
     found = changes(observed, [change for _, change in _standing(connection)])
     if not found:
         return None
-    notice = Notice(id=uuid.uuid4().hex, at=now, changes=tuple(found))
-    connection.execute(insert(alert_notices), {"recorded_at": now, "notice": notice.id, "channels": channels})
+    return _write(connection, Notice(id=uuid.uuid4().hex, at=now, changes=tuple(found)), channels)
+
+
+def _report(connection: Connection, alert: Alert, now: datetime, channels: list[str]) -> Notice | None:
+    told = select(func.count()).where(alert_changes.c.key == alert.key, alert_changes.c.state == AlertState.TOLD.value)
+    if connection.scalar(told):
+        return None
+    change = AlertChange(state=AlertState.TOLD, scope=alert.key, alert=alert)
+    return _write(connection, Notice(id=uuid.uuid4().hex, at=now, changes=(change,)), channels)
+
+
+def _write(connection: Connection, notice: Notice, channels: list[str]) -> Notice:
+    connection.execute(insert(alert_notices), {"recorded_at": notice.at, "notice": notice.id, "channels": channels})
     rows = [
         {
             "notice": notice.id,
@@ -97,7 +112,7 @@ def _observe(
             "key": change.alert.key,
             "alert": asdict(change.alert),
         }
-        for change in found
+        for change in notice.changes
     ]
     connection.execute(insert(alert_changes), rows)
     return notice

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import insert, select
 
 from adapters.ledger.audit import record_audit
-from adapters.ledger.schema import champion_history, decisions, session_starts
+from adapters.ledger.schema import book_accounts, champion_history, decisions, session_starts
+from quant.errors import LedgerError, expected
 from quant.ports import DecisionRecord, SessionStart
 
 if TYPE_CHECKING:
@@ -67,6 +68,19 @@ def begin_once(connection: Connection, start: SessionStart, recorded_at: datetim
     begun = {"book": start.book, "session": start.session, "decision_at": start.decision_at, "rules_sha256": rules}
     record_audit(connection, "session", begun, recorded_at)
     return start
+
+
+def bind_once(connection: Connection, book: str, account_id: str, recorded_at: datetime) -> None:
+    """Bind, unless this very binding stands; LedgerError if the book or the account has another one."""
+    column = book_accounts.c
+    bound = connection.execute(select(book_accounts).where((column.book == book) | (column.account_id == account_id))).all()
+    if not bound:
+        connection.execute(insert(book_accounts), {"book": book, "account_id": account_id, "recorded_at": recorded_at})
+    for row in bound:
+        if (row.book, row.account_id) != (book, account_id):
+            what, found = f"book {row.book} at account {row.account_id}, as it began", f"book {book} at account {account_id}"
+            do = "use the keys of that account, or a new book with a data root of its own; a reset account is a new one"
+            raise LedgerError(expected(what, found=found, where="the ledger", do=do))
 
 
 def read_champion(connection: Connection, strategy: str, session: date) -> tuple[date, str] | None:

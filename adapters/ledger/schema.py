@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from adapters.ledger.types import CanonicalDocument, ScaledDecimal, UtcInstant
 
-HEAD = "0008"
+HEAD = "0009"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -134,6 +134,16 @@ session_starts = Table(
     Column("session", Date, primary_key=True),
     Column("decision_at", UtcInstant, nullable=False),
     Column("rules", String, nullable=False),
+)
+
+# One row per book that trades at a broker apart from us: one account a book, one book an account.
+book_accounts = Table(
+    "book_accounts",
+    metadata,
+    Column("book", String, primary_key=True),
+    Column("account_id", String, nullable=False),
+    Column("recorded_at", UtcInstant, nullable=False),
+    UniqueConstraint("account_id", name="book_accounts_account"),
 )
 
 # One row per coronation; of several with one effective_session the last holds.

@@ -14,6 +14,7 @@ from adapters.ledger.migrate import bring_to_head
 from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders, read_steps
 from adapters.ledger.records import (
     begin_once,
+    bind_once,
     crown_champion,
     decide_once,
     read_champion,
@@ -115,6 +116,10 @@ class SqlLedger:
 
     def begun(self, book: str, *, through: date | None = None) -> SessionStart | None:
         return transact(self._reader, lambda connection: read_start(connection, book, through))
+
+    def bind_account(self, book: str, account_id: str) -> None:
+        now = self._clock.now()
+        transact(self._writer, lambda connection: bind_once(connection, book, account_id, now))
 
     def record_decision(
         self, decision: DecisionRecord, summary: Mapping[str, object], evidence: Mapping[str, Mapping[str, object]] = _NOTHING

@@ -1,4 +1,6 @@
-"""What an alert is, and the fold that decides what is told: the same alert once, and once more when it clears."""
+"""What an alert is, and the fold that decides what is told: the same alert once, and once more when it clears. What is reported, without
+anything being wrong, is told once and never stands.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,13 @@ class AlertKind(StrEnum):
     RUN = "run"  # a run failed
     MISSED = "missed"  # a session's run did not happen
     CHANNEL = "channel"  # a channel of alerts did not take one
+    REPORT = "report"  # nothing is wrong: what a session brought
 
 
 class AlertSeverity(StrEnum):
     """How bad it is."""
 
+    INFO = "info"
     WARNING = "warning"
     ERROR = "error"
 
@@ -63,6 +67,7 @@ class AlertState(StrEnum):
 
     OPENED = "opened"
     CLEARED = "cleared"
+    TOLD = "told"  # a report: it does not stand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +125,7 @@ def one_line(text: object, most: int = 500) -> str:
 def headline(change: AlertChange) -> str:
     """One line: state, severity, session, symbol and rule."""
     alert = change.alert
-    state = alert.severity.upper() if change.state is AlertState.OPENED else "CLEARED"
+    state = "CLEARED" if change.state is AlertState.CLEARED else alert.severity.upper()
     named = (("session", alert.session), ("symbol", alert.symbol), ("rule", alert.rule))
     return one_line(f"{state} {', '.join(f'{name} {value}' for name, value in named if value is not None)}", 200)
 
@@ -149,11 +154,11 @@ def trial(at: datetime, *, source: str) -> Notice:
 
 def described(change: AlertChange, ui: str) -> list[str]:
     """The lines on one change: headline, expected, observed, link."""
-    alert = change.alert
+    alert, told = change.alert, change.state is AlertState.TOLD
     return [
         headline(change),
-        f"  expected: {one_line(alert.expected)}",
-        f"  observed: {one_line(alert.observed)}",
+        *([] if told else [f"  expected: {one_line(alert.expected)}"]),
+        f"  {one_line(alert.observed)}" if told else f"  observed: {one_line(alert.observed)}",
         *([f"  {ui.rstrip('/')}{alert.path}"] if alert.path else []),
     ]
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from quant.ledger.book import BookState
+from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.portfolio.sizing import NextBasis, proposed_orders
 from quant.risk.limit import Exposure, RiskSettings
 from quant.risk.review import review
 from quant.trading.corporate_actions import new_names, under_new_names
 from quant.trading.market import SessionMarket
-from quant.trading.orders import Order
+from quant.trading.orders import Denial, Order, OrderEvent, next_state
+
+RECONCILIATION = "reconciliation"
+"""Name of the limit that denies what the broker and the ledger do not agree on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +37,19 @@ class Decision:
         return [order for order in self.orders if order.denial is not None]
 
 
-def decide(*, book: str, state: BookState, market: SessionMarket, targets: pl.DataFrame, risk: RiskSettings) -> Decision:
+def decide(
+    *,
+    book: str,
+    state: BookState,
+    market: SessionMarket,
+    targets: pl.DataFrame,
+    risk: RiskSettings,
+    blocked: Mapping[str, str] | None = None,
+) -> Decision:
     """Reviewed orders for the next session from rows of table target_weights of this session.
 
     No rows means no new signal: the book keeps what it holds. Orders have the symbols of the next session, as far as its renames are known.
+    ``blocked``: symbols that a reconciliation found at fault (WHOLE_ACCOUNT: every one) and why; their orders are denied before the review.
     """
     if targets.is_empty():
         return Decision(orders=())
@@ -51,4 +64,11 @@ def decide(*, book: str, state: BookState, market: SessionMarket, targets: pl.Da
         prices={**{s: float(h.mark) for s, h in state.holdings.items()}, **{s: float(p) for s, p in basis.prices.items()}},
         median_volume=basis.median_volume,
     )
-    return Decision(orders=review(proposed, exposure, risk))
+    reviewed = [_denied(o) if blocked and (o.symbol in blocked or WHOLE_ACCOUNT in blocked) else o for o in proposed]
+    standing = iter(review([o for o in reviewed if o.denial is None], exposure, risk))
+    return Decision(orders=[o if o.denial is not None else next(standing) for o in reviewed])
+
+
+def _denied(order: Order) -> Order:
+    state = next_state(order.state, OrderEvent.DENY, order=order.client_order_id)
+    return replace(order, state=state, denial=Denial(limit=RECONCILIATION, observed=1.0, allowed=0.0, unit="breaks"))

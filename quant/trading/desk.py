@@ -104,6 +104,7 @@ class Desk:
         model_version: str | None,
         table_versions: Mapping[str, int],
         evidence: Evidence = lambda record, orders: {},
+        blocked: Mapping[str, str] | None = None,
     ) -> Sequence[Order]:
         """Settle, then review and submit the orders for the next session, once: a session that was decided keeps its orders.
 
@@ -116,7 +117,7 @@ class Desk:
             closing = self.settle(market).closing
             intents = self.ledger.orders(self.book, decided=session)
             if not intents:
-                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
+                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk, blocked=blocked)
                 intents = self.ledger.intend([_intent(order) for order in decision.orders])
             self._send(session, [order for order in intents if order.state in _WAITING])
             record = DecisionRecord(

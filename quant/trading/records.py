@@ -9,9 +9,11 @@ from decimal import Decimal
 import polars as pl
 
 from quant.ledger.book import BookState
+from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.tables import TABLES
 from quant.trading.attribution import COSTS, GAINS, SymbolPnl
 from quant.trading.orders import Execution, Order, OrderState
+from quant.trading.reconciling import Reconciled
 from quant.trading.settlement import Settlement
 from quant.units import ZERO
 
@@ -98,6 +100,47 @@ def nav_rows(book: str, session: date, settlement: Settlement, decision_at: date
         "decision_at": decision_at,
     }
     return frame("daily_nav", [row])
+
+
+def reconciliation_rows(book: str, session: date, done: Reconciled) -> pl.DataFrame:
+    """Rows of table reconciliations."""
+    return frame(
+        "reconciliations",
+        [
+            {
+                "book": book,
+                "session": session,
+                "number": number,
+                "symbol": delta.symbol or WHOLE_ACCOUNT,
+                "kind": str(delta.kind),
+                "quantity": delta.quantity,
+                "amount": delta.amount,
+                "outcome": str(delta.outcome),
+                "evidence": delta.evidence,
+                "reason": delta.reason,
+            }
+            for number, delta in enumerate(done.found.deltas)
+        ],
+    )
+
+
+def broker_position_rows(book: str, session: date, done: Reconciled) -> pl.DataFrame:
+    """Rows of table broker_positions."""
+    theirs, held = {position.symbol: position for position in done.positions}, done.held or {}
+    return frame(
+        "broker_positions",
+        [
+            {
+                "book": book,
+                "session": session,
+                "symbol": symbol,
+                "broker_quantity": theirs[symbol].quantity if symbol in theirs else ZERO,
+                "ledger_quantity": held.get(symbol, ZERO),
+                "average_entry_price": theirs[symbol].average_entry_price if symbol in theirs else None,
+            }
+            for symbol in sorted({*theirs, *held})
+        ],
+    )
 
 
 def order_rows(orders: Sequence[Order]) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from strategies.alpha_baseline.model import feature_digests
 from tests.chain.conftest import Root, settings_of
 
 DAYS = exchange_calendar()
-MAY_BE_EMPTY = ("peer_bars", "bar_findings", "quarantined_bars", "factor_statistics")
+MAY_BE_EMPTY = ("reconciliations", "broker_positions", "peer_bars", "bar_findings", "quarantined_bars", "factor_statistics")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,121 @@
+"""A book against its broker, before it trades: ask, compare (quant.ledger.reconciliation), book. Every call can be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from quant.ledger.reconciliation import (
+    WHOLE_ACCOUNT,
+    BrokerReport,
+    LedgerView,
+    ReconcileSettings,
+    Reconciliation,
+    divergence_entries,
+    reconcile,
+)
+from quant.units import price
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from quant.ledger.entries import Entry
+    from quant.ports import Ledger
+    from quant.trading.brokerage import BrokerPosition
+    from quant.trading.desk import Desk
+    from quant.trading.market import SessionMarket
+    from quant.trading.orders import Order
+
+CONFIRMED = "reconciliation_confirmed"
+"""Kind of the audit row of a difference that a person accepted."""
+LOOKED_BACK = 10
+"""So many sessions of orders are looked up for an execution that names only the broker's id of its order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """What came of it; ``why_not`` says why nothing was compared, if so. ``positions``: what the broker reported; ``held``: shares of the
+    ledger after what was booked.
+    """
+
+    found: Reconciliation
+    positions: Sequence[BrokerPosition] = ()
+    held: Mapping[str, Decimal] | None = None
+    why_not: str = ""
+
+    @property
+    def blocked(self) -> Mapping[str, str]:
+        """Symbols not to trade and why; WHOLE_ACCOUNT: none at all."""
+        halted = {} if self.found.halt_reason is None else {WHOLE_ACCOUNT: self.found.halt_reason}
+        return {**self.found.blocked, **halted}
+
+
+def reconcile_book(desk: Desk, market: SessionMarket, settings: ReconcileSettings) -> Reconciled:
+    """Compare the book at the close of a session with its broker and book what may be booked. The session must be settled.
+
+    Only the session that is the newest now is compared: a broker tells of now, not of then. BrokerError if anything could not be read;
+    LedgerError if the account is not the book's.
+    """
+    nothing = Reconciliation(deltas=(), entries=(), blocked={}, halt_reason=None)
+    can = desk.broker.capabilities
+    if can.embedded:
+        return Reconciled(found=nothing, why_not=f"{can.name} is embedded: it has no books apart from the ledger")
+    if desk.clock.now() >= desk.calendar.open_at(desk.calendar.next(market.session)):
+        return Reconciled(found=nothing, why_not=f"the session after {market.session} has begun: the broker's books are of later")
+    account = desk.broker.account()
+    desk.ledger.bind_account(desk.book, account.account_id)
+    booked = desk.ledger.entries(desk.book, through=market.session)
+    keys = {entry.key for entry in booked}
+    diverged = [entry for entry in divergence_entries(booked, can) if entry.key not in keys]
+    # In the session at hand: earlier ones are closed.
+    diverged = [replace(entry, session=market.session) for entry in diverged]
+    orders = desk.ledger.orders(desk.book)
+    view = _view(desk, market, booked, diverged, orders)
+    fills = desk.broker.fills()
+    new = {f.symbol for f in fills if f.client_order_id is None and f.execution_id not in view.executions and f.executed_at >= view.since}
+    report = BrokerReport(
+        account=account,
+        positions=desk.broker.positions(),
+        open_orders=desk.broker.open_orders(),
+        fills=fills,
+        client_order_ids=_broker_ids(desk, market.session, [order for order in orders if order.symbol in new]),
+    )
+    found = reconcile(view, report, settings, confirmations(desk.ledger, desk.book, market.session))
+    desk.ledger.post([*diverged, *found.entries])
+    held = desk.state(market.session).holdings
+    return Reconciled(found=found, positions=report.positions, held={symbol: holding.quantity for symbol, holding in held.items()})
+
+
+def confirmations(ledger: Ledger, book: str, session: date) -> dict[str, Decimal]:
+    """The differences of a session that a person accepted."""
+    rows = [payload for _, _, _, payload in ledger.audit(CONFIRMED)]
+    mine = [row for row in rows if row["book"] == book and row["session"] == session.isoformat()]
+    return {str(row["symbol"]): Decimal(str(row["difference"])) for row in mine}
+
+
+def _view(desk: Desk, market: SessionMarket, booked: Sequence[Entry], diverged: Sequence[Entry], orders: Sequence[Order]) -> LedgerView:
+    state = desk.state(market.session).after(diverged)
+    closes = {symbol: price(close) for symbol, close in market.closes.items()}
+    executed = {entry.key.split("|", 1)[1] for entry in booked if entry.key.startswith(("trade|", "adjustment|"))}
+    return LedgerView(
+        book=desk.book,
+        session=market.session,
+        since=desk.calendar.close_at(desk.first_session),
+        cash=state.cash,
+        quantities={symbol: holding.quantity for symbol, holding in state.holdings.items()},
+        marks={**{symbol: holding.mark for symbol, holding in state.holdings.items()}, **closes},
+        orders=frozenset(order.client_order_id for order in orders if order.denial is None),
+        working=frozenset(order.client_order_id for order in orders if order.state.at_broker),
+        executions=frozenset(executed),
+        actions=[*market.actions, *market.late],
+    )
+
+
+def _broker_ids(desk: Desk, session: date, orders: Sequence[Order]) -> dict[str, str]:
+    first = session
+    for _ in range(LOOKED_BACK):
+        first = desk.calendar.previous(first)
+    found = [desk.broker.find(order.client_order_id) for order in orders if order.session >= first and order.denial is None]
+    return {held.broker_order_id: held.client_order_id for held in found if held is not None}
