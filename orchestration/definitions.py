@@ -83,6 +83,7 @@ def _source_of(source: SourceSettings, calendar: ExchangeCalendar, clock: Clock 
             convention=source.alpaca.convention,
             publish_delay_minutes=source.alpaca.publish_delay_minutes,
             data_url=source.alpaca.data_url,
+            adjusted_closes=source.alpaca.adjusted_closes,
         )
     if not isinstance(source, FilesSourceSettings):
         return SampleSource(universe=universe)

@@ -34,6 +34,7 @@ _MEANINGS = {
     "source.alpaca.first_session": "before it nothing is asked for",
     "source.alpaca.convention": "how a dividend becomes a price factor here; the prices come raw",
     "source.alpaca.publish_delay_minutes": "from the close until the bars are there; without a subscription sip has what is 15 minutes old",
+    "source.alpaca.adjusted_closes": "ask for adjusted closes, too, for rule 23 of the gate: twice as many requests for bars",
     "source.alpaca.data_url": "another address than Alpaca's own (a proxy, a test); https, or http on this machine",
     "calendar.exchange": "the exchange's calendar",
     "calendar.start": "first session of the history",

@@ -75,6 +75,7 @@ class AlpacaSettings(_Section):
     convention: AdjustmentConvention = AdjustmentConvention.PREVIOUS_CLOSE
     publish_delay_minutes: int = Field(default=30, ge=0, le=16 * 60)
     data_url: str | None = None
+    adjusted_closes: bool = False
 
     @field_validator("data_url")
     @classmethod

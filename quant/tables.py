@@ -102,8 +102,16 @@ _CLOCKS: dict[str, Column] = {
     "digest": _name("SHA-256 over source and content, both clocks left out: what is delivered is a new version if it is not the newest's"),
     "origin_digest": _name("SHA-256 of the file or response it was read from; null where the source has none. Not digested", nullable=True),
 }
+_PUBLISHED = Column(
+    dtype=pl.Float64,
+    description="Adjusted close that the source publishes over the one of the session before; null where it publishes none. Not digested",
+    unit="ratio",
+    nullable=True,
+    added=True,
+)
 _RECEIVED_BARS: dict[str, Column] = {
-    "session": _session(), "symbol": SYMBOL, "source": _name("Source that delivered it"), **_RAW_OHLCV, **_CLOCKS,
+    "session": _session(), "symbol": SYMBOL, "source": _name("Source that delivered it"), **_RAW_OHLCV,
+    "adjusted_return": _PUBLISHED, **_CLOCKS,
 }  # fmt: skip
 
 _TABLES = (
@@ -442,4 +450,4 @@ _TABLES = (
 )
 
 TABLES: Mapping[str, Table] = {table.name: table for table in _TABLES}
-NOT_DIGESTED = ("received_at", "origin_digest")
+NOT_DIGESTED = ("received_at", "origin_digest", "adjusted_return")

@@ -21,6 +21,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from adapters.sources.alpaca_actions import dated_values, malformed, renames
+from adapters.sources.published import with_published_returns
 from adapters.sources.span import require_reachable
 from quant.errors import InputError, expected
 from quant.ports import AdjustmentConvention, SourceFacts
@@ -103,8 +104,11 @@ class AlpacaSource:
         feed: Literal["sip", "iex"] = "sip",
         data_url: str | None = None,
         trading_url: str | None = None,
+        adjusted_closes: bool = False,
     ) -> None:
-        """The addresses replace Alpaca's own (those of the paper account), without a version."""
+        """The addresses replace Alpaca's own (those of the paper account), without a version. ``adjusted_closes``: ask for these, too, so
+        that rule 23 has something to compare with; it is a second request for every one of bars.
+        """
         if not universe:
             raise InputError(expected("symbols", found="none", where=f"universe of {_WHERE}", do="list them"))
         self._universe = sorted(set(universe))
@@ -116,6 +120,7 @@ class AlpacaSource:
         self._facts = SourceFacts(
             name="alpaca", convention=convention, publish_delay_minutes=publish_delay_minutes, absent=frozenset(), finite=False
         )
+        self._adjusted_closes = adjusted_closes
         self._known: set[str] = set()
 
     @property
@@ -141,7 +146,18 @@ class AlpacaSource:
         self._require_known(set(self._universe) - set(rows["symbol"]))
         session = pl.col("at").dt.convert_time_zone(self._calendar.zone.key).dt.date()
         dated = rows.with_columns(session=session).select(_BARS)
-        return dated.filter(pl.col("session").is_between(first, last)).sort("session", "symbol", maintain_order=True)
+        wanted = dated.filter(pl.col("session").is_between(first, last)).sort("session", "symbol", maintain_order=True)
+        if not self._adjusted_closes:
+            return wanted
+        published = self._published(first, last).with_columns(session=session).select("session", "symbol", adj_close="close")
+        returns = with_published_returns(published.unique(["session", "symbol"], keep="none"), self._calendar)
+        return wanted.join(returns, on=["session", "symbol"], how="left", maintain_order="left")
+
+    def _published(self, first: date, last: date) -> pl.DataFrame:
+        """Adjusted bars from the session before ``first`` on, all as seen from one moment."""
+        eve = self._calendar.previous(self._calendar.on_or_after(first))
+        start = _midnight(max(eve, self.first_session()), self._calendar)
+        return self._rows("1Day", self._universe, start, _midnight(last, self._calendar), adjustment="all")
 
     def actions(self, first: date, last: date) -> pl.DataFrame:
         """As the port has it, with new_symbol. Dividends of one day are added up, splits multiplied; a spin-off is worth what it opened at;
@@ -231,7 +247,9 @@ class AlpacaSource:
     def _instant(self, day: Mapping[str, str], name: str) -> datetime:
         return datetime.combine(date.fromisoformat(day["date"]), time.fromisoformat(day[name]), self._calendar.zone).astimezone(UTC)
 
-    def _rows(self, timeframe: str, symbols: Sequence[str], start: datetime, end: datetime) -> pl.DataFrame:
+    def _rows(
+        self, timeframe: str, symbols: Sequence[str], start: datetime, end: datetime, *, adjustment: Literal["raw", "all"] = "raw"
+    ) -> pl.DataFrame:
         """The instant ``at`` (UTC), symbol and the columns of a bar, of those symbols only, page by page."""
         asked = {
             "timeframe": timeframe,
@@ -239,7 +257,7 @@ class AlpacaSource:
             "end": end.isoformat(),
             "feed": self._feed,
             "asof": str(self._asof),
-            "adjustment": "raw",
+            "adjustment": adjustment,
             "limit": _PAGE_ROWS,
             "sort": "asc",
         }

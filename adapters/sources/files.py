@@ -1,8 +1,8 @@
 """Source ``files``: bars and corporate actions as Parquet or CSV, each one file or a folder of files; any universe a user brings.
 
-bars = session, symbol, open, high, low, close, volume [, vwap]; actions = ex_date, symbol, kind (split | dividend | spinoff | rename |
-delisting), value (see table corporate_actions) [, pay_date] [, new_symbol]. Other columns are ignored. ``columns`` maps their names to
-ours for both: {"date": "session"} makes ``date`` the session of bars and the ex_date of actions.
+bars = session, symbol, open, high, low, close, volume [, vwap] [, adj_close: for rule 23 alone]; actions = ex_date, symbol, kind (split |
+dividend | spinoff | rename | delisting), value (see table corporate_actions) [, pay_date] [, new_symbol]. Other columns are ignored.
+``columns`` maps their names to ours for both: {"date": "session"} makes ``date`` the session of bars and the ex_date of actions.
 
 A folder may grow: before every question the source looks whether files came, went or changed, and if so reads all of them anew, in the
 order of their names. Files of a hidden or temporary name (.x, _x, ~x, x.parquet.tmp) are left alone; so are those that a SHA256SUMS beside
@@ -25,6 +25,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from adapters.sources.checksums import MANIFEST, SIDECAR, listed_digests, require_whole
+from adapters.sources.published import with_published_returns
 from adapters.sources.span import require_reachable
 from adapters.sources.universe import chosen_symbols
 from quant.errors import InputError, SourceUnavailableError, expected
@@ -67,11 +68,11 @@ class _Layout:
 
 
 _DATE, _TEXT, _NUMBER = pl.Date(), pl.String(), pl.Float64()
-_NUMBERS = dict.fromkeys(("open", "high", "low", "close", "volume", "vwap"), _NUMBER)
+_NUMBERS = dict.fromkeys(("open", "high", "low", "close", "volume", "vwap", "adj_close"), _NUMBER)
 _BARS = _Layout(
     name="bars",
     columns={"session": _DATE, "symbol": _TEXT, **_NUMBERS},
-    optional=("vwap",),
+    optional=("vwap", "adj_close"),
     clock="session",
     key=("session", "symbol"),
 )
@@ -206,7 +207,9 @@ class FilesSource:
     @cached_property
     def _bars(self) -> pl.DataFrame:
         where = str(self._paths["bars"])
+        published = any("adj_close" in file.names for file in self._files["bars"])
         rows = _read(self._files["bars"], _BARS, absent=self._absent).sort("session", "symbol", maintain_order=True)
+        rows = rows if published else rows.drop("adj_close")
         if not rows.height:
             raise InputError(expected("at least one row", found="none", where=where, do="put bars there"))
         symbols = chosen_symbols(self._universe, rows["symbol"].drop_nulls().unique().to_list(), where=where)
@@ -216,7 +219,9 @@ class FilesSource:
         if self._bad_rows is BadRows.REFUSE:
             _refuse(rows, _bar_faults(self._calendar, self._absent), where=where)
             _refuse_duplicates(rows, _BARS.key, where=where)
-        return rows
+        if not published:
+            return rows
+        return with_published_returns(rows, self._calendar, of=(_ORIGIN,)).sort("session", "symbol", maintain_order=True)
 
     @cached_property
     def _actions(self) -> pl.DataFrame:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from quant.calendar import ExchangeCalendar
     from quant.ports import SourceFacts
 
-PROVENANCE = ("origin_digest",)
-"""Columns that say where a row was read from. No content: a file written again with the same rows revises nothing."""
+PROVENANCE = {"raw_bars": ("origin_digest", "adjusted_return"), "corporate_actions": ("origin_digest",)}
+"""Columns that say where a row was read from, and what the source makes of it. No content: a file written again with the same rows
+revises nothing, and a published adjustment changes with every later dividend."""
 OPTIONAL = {"raw_bars": (), "corporate_actions": ("new_symbol",)}
 """Columns that a source may leave out; where they are null a row's digest is the one it has without them."""
 _LONGEST_CLOSURE = timedelta(days=14)
@@ -34,7 +35,7 @@ def delivery(table: str, source: str, given: Collection[str]) -> Table:
     """What a source owes for a table: its columns without those that are stamped on here; those that a source may leave out if they are
     among ``given``. Rows may be there twice, since the gate is to see that.
     """
-    free = (*OPTIONAL[table], *PROVENANCE)
+    free = (*OPTIONAL[table], *PROVENANCE[table])
     declared = TABLES[table]
     owed = {name: c for name, c in declared.columns.items() if name not in _STAMPED and (name not in free or name in given)}
     return Table(name=f"what {source} delivered for {table}", grain=declared.grain, key=(), clock=declared.clock, columns=owed)
@@ -94,8 +95,12 @@ def _delivered(
 ) -> pl.DataFrame:
     """``sessions``: day of a row -> the session at whose publish time it is expected; it is live until the next one opens."""
     columns, day = list(TABLES[table].columns), TABLES[table].clock
-    content = rows.select(name for name in columns if name in rows.columns and name not in PROVENANCE)
-    marks = [pl.col(name) if name in rows.columns else pl.lit(facts.origin_digest, pl.String).alias(name) for name in PROVENANCE]
+    content = rows.select(name for name in columns if name in rows.columns and name not in PROVENANCE[table])
+    said = {"origin_digest": facts.origin_digest}
+    marks = [
+        pl.col(name) if name in rows.columns else pl.lit(said.get(name), TABLES[table].schema[name]).alias(name)
+        for name in PROVENANCE[table]
+    ]
     absent = [pl.lit(None, TABLES[table].schema[name]).alias(name) for name in OPTIONAL[table] if name not in rows.columns]
     stamped = rows.select(*content.columns, *marks, *absent, _content_digests(content, table, facts.name), source=pl.lit(facts.name))
     past = {at: eve for at, eve in sessions.items() if received_at >= _next_open(calendar, eve)}

@@ -83,16 +83,14 @@ def _none(**columns: pl.DataType | type[pl.DataType]) -> Callable[[], pl.DataFra
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
     """What is known besides the bars; what is not known is empty, and rules about it find nothing. ``actions``: corporate_actions known at
-    the instant. ``peer_closes``: session, symbol, close of another source. ``adjusted_closes``: session, symbol, adj_close as the source
-    publishes it (whatever day it is seen from: only its returns count). ``listings``: symbol, listed (null: since before anything known),
-    delisted (the last session; null: not yet), a row for each time that the symbol was a company's. ``released``: session, symbol,
+    the instant. ``peer_closes``: session, symbol, close of another source. ``listings``: symbol, listed (null: since before anything
+    known), delisted (the last session; null: not yet), a row for each time that the symbol was a company's. ``released``: session, symbol,
     decided_through of the rows seen that somebody let out of quarantine: a jump there holds no session after decided_through (null: none
     at all).
     """
 
     actions: pl.DataFrame = field(default_factory=TABLES["corporate_actions"].empty)
     peer_closes: pl.DataFrame = field(default_factory=_none(close=pl.Float64))
-    adjusted_closes: pl.DataFrame = field(default_factory=_none(adj_close=pl.Float64))
     released: pl.DataFrame = field(default_factory=_none(decided_through=pl.Date))
     listings: pl.DataFrame = field(default_factory=pl.Schema({"symbol": pl.String, "listed": pl.Date, "delisted": pl.Date}).to_frame)
 

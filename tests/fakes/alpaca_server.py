@@ -73,6 +73,7 @@ class AlpacaServer:
     faults: deque[Fault] = field(default_factory=deque)
     real_time_from: datetime | None = None  # feed sip from here on is for subscribers
     remaining: int = 200
+    adjusted_error: pl.Expr = field(default_factory=lambda: pl.lit(1.0))  # what the vendor's adjusted closes are wrong by
     reset_at: datetime = datetime(2030, 1, 1, tzinfo=UTC)
     asked: list[Asked] = field(default_factory=list)
 
@@ -123,7 +124,7 @@ class AlpacaServer:
         start, end = (datetime.fromisoformat(query[name]) for name in ("start", "end"))
         if self.real_time_from is not None and query["feed"] == "sip" and end > self.real_time_from:
             return 403, {"message": "subscription does not permit querying recent SIP data"}
-        if query["timeframe"] not in {"1Day", "1Min", "12Month"} or query["adjustment"] != "raw" or query["sort"] != "asc":
+        if query["timeframe"] not in {"1Day", "1Min", "12Month"} or query["adjustment"] not in {"raw", "all"} or query["sort"] != "asc":
             return 400, {"message": f"invalid query: {dict(query)}"}
         if wrong := [symbol for symbol in query["symbols"].split(",") if not symbol.replace(".", "").isalnum()]:
             return 400, {"message": f"invalid symbol: {wrong[0]}"}
@@ -131,6 +132,8 @@ class AlpacaServer:
             (symbol, self._series(symbol, query["asof"], query["timeframe"]).filter(pl.col("at").is_between(start, end)))
             for symbol in sorted(query["symbols"].split(","))
         ]
+        if query["adjustment"] == "all":
+            frames = [(symbol, self._adjusted(symbol, frame)) for symbol, frame in frames]
         skip, left = int(query.get("page_token", "0")), min(int(query.get("limit", _DEFAULT_LIMIT)), self.page_rows)
         total, page, upto = sum(frame.height for _, frame in frames), {}, skip + left
         for symbol, frame in frames:
@@ -139,6 +142,17 @@ class AlpacaServer:
             if rows.height:
                 page[symbol] = _json_bars(rows)
         return 200, {"bars": page, "next_page_token": str(upto) if upto < total else None}
+
+    def _adjusted(self, symbol: str, frame: pl.DataFrame) -> pl.DataFrame:
+        """Closes as seen from today: whatever went ex after a bar is in its factor."""
+        factors = [1.0] * frame.height
+        days = [at.astimezone(NEW_YORK).date() for at in frame["at"]]
+        for ex_date, named, kind, value, _ in () if self.actions is None else self.actions.iter_rows():
+            if named == symbol:
+                before = frame.filter(pl.col("at") < datetime.combine(ex_date, time(), NEW_YORK).astimezone(UTC))["close"]
+                factor = 1 / value if kind == "split" else 1 - value / before[-1] if before.len() else 1.0
+                factors = [f * factor if day < ex_date else f for f, day in zip(factors, days, strict=True)]
+        return frame.with_columns(close=pl.col("close") * pl.Series(factors) * self.adjusted_error)
 
     def _series(self, symbol: str, asof: str, timeframe: str) -> pl.DataFrame:
         """A company's bars, under whatever tickers it had, if one had this one on the day ``asof``; else the ticker's."""

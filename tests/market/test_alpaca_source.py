@@ -244,6 +244,18 @@ SPUN = {
 }
 
 
+def test_adjusted_closes_are_asked_for_if_wanted_and_their_returns_go_with_the_bars(opened: Opened):
+    listed = actions(action(SESSIONS[5], "AAPL", "dividend", 1.4), action(SESSIONS[8], "AAPL", "split", 2.0))
+    source, server = opened(AlpacaServer(bars=BARS, actions=listed), adjusted_closes=True)
+    rows = source.bars(SESSIONS[4], SESSIONS[9]).filter(pl.col("symbol") == "AAPL")
+    raw = BARS.filter(pl.col("symbol") == "AAPL")["close"].to_list()
+    factors = {5: 1 / (1 - 1.4 / raw[4]), 8: 2.0}
+    assert rows["adjusted_return"].to_list() == pytest.approx([raw[n] / raw[n - 1] * factors.get(n, 1.0) for n in range(4, 10)])
+    assert {asked.query.get("adjustment") for asked in server.asked if asked.path == "/v2/stocks/bars"} == {"raw", "all"}
+    plain, _ = opened(AlpacaServer(bars=BARS, actions=listed))
+    assert "adjusted_return" not in plain.bars(SESSIONS[4], SESSIONS[9]).columns
+
+
 def test_a_spin_off_is_worth_the_open_of_what_a_share_was_given(opened: Opened):
     source, server = opened(AlpacaServer(bars=BARS, corporate={"spin_offs": [SPUN]}))
     opened_at = server.bars.filter(pl.col("symbol") == "METV", pl.col("session") == SESSIONS[5])["open"].item()

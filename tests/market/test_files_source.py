@@ -20,7 +20,10 @@ from adapters.sources import files
 from adapters.sources.files import BadRows, FilesSource
 from quant.calendar import exchange_calendar
 from quant.errors import InputError, SourceUnavailableError
+from quant.market.delivery import raw_bar_rows
 from quant.ports import AdjustmentConvention
+from quant.quality.gate import gate
+from quant.quality.rule import GateSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -342,6 +345,44 @@ def test_rows_and_the_digest_of_their_file_are_of_one_content_while_somebody_wri
         stop.set()
         writer.join()
     assert told <= {(21.0, 21.0), (21.5, 21.5)}
+
+
+def test_an_adjusted_close_that_moves_otherwise_than_the_bars_is_found_by_the_gate(source: Callable[..., FilesSource]):
+    published = BARS.with_columns(adj_close=pl.col("close") * pl.when(ROW_B_FRIDAY).then(0.52).otherwise(0.5))
+    made = source(published, actions=None)
+    rows = made.bars(THURSDAY, FRIDAY)
+    assert rows["adjusted_return"].to_list() == [None, None, pytest.approx(11.0 / 10.5), pytest.approx(21.0 * 0.52 / (20.5 * 0.5))]
+    calendar = exchange_calendar()
+    raw = raw_bar_rows(rows, facts=made.facts, calendar=calendar, received_at=datetime(2013, 3, 2, tzinfo=UTC))
+    judged = gate(
+        raw,
+        first=THURSDAY,
+        last=FRIDAY,
+        context=raw.clear(),
+        calendar=calendar,
+        settings=GateSettings(),
+        absent=made.facts.absent,
+        last_closed_session=FRIDAY,
+    )
+    assert judged.findings.select("session", "symbol", "rule", "severity").rows() == [(FRIDAY, "B", "r23_adjusted_close_differs", "warn")]
+    assert judged.accepted.height == 4
+
+
+def test_a_published_series_of_another_file_is_not_mixed_in(source: Callable[..., FilesSource], tmp_path: Path):
+    made = tmp_path / "days"
+    made.mkdir()
+    published = BARS.with_columns(adj_close=pl.col("close"))
+    published.head(2).write_parquet(made / "2013-02-28.parquet")
+    published.tail(2).write_parquet(made / "2013-03-01.parquet")
+    assert source(made, actions=None).bars(THURSDAY, FRIDAY)["adjusted_return"].to_list() == [None] * 4
+
+
+def test_a_new_published_series_alone_revises_nothing(source: Callable[..., FilesSource]):
+    facts = {"calendar": exchange_calendar(), "received_at": datetime(2013, 3, 2, tzinfo=UTC)}
+    one = source(BARS.with_columns(adj_close=pl.col("close")), actions=None)
+    first = raw_bar_rows(one.bars(THURSDAY, FRIDAY), facts=one.facts, **facts)
+    other = source(BARS.with_columns(adj_close=pl.col("close") * 0.5), actions=None)
+    assert raw_bar_rows(other.bars(THURSDAY, FRIDAY), facts=other.facts, known=first, **facts).is_empty()
 
 
 def test_a_source_that_grows_is_not_finite(source: Callable[..., FilesSource], folder: Path):

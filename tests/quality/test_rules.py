@@ -217,20 +217,22 @@ CASES = {
         good=[bar(day, s) for day, s in product((THU, FRI), "ABCDE")],
     ),
     "r23_adjusted_close_differs": Case(
-        bad=[bar(THU), bar(FRI, close=10.6)],
-        finds=[(FRI, "A", "an adjusted return of +1.0 %, split 1.0, dividend 0.0", "adj_close 5.1 after 5.0 (+2.0 %)")],
-        beside=Beside(adjusted_closes=_of("adj_close", (THU, "A", 5.0), (FRI, "A", 5.1))),
-        good=[bar(THU), bar(THU, "B"), times(bar(FRI), 0.5, 2), bar(FRI, "B")],
-        good_beside=Beside(
-            actions=actions((FRI, "A", "split", 2.0), (FRI, "A", "dividend", 0.5), (FRI, "B", "dividend", 0.5)),
-            adjusted_closes=_of(
-                "adj_close",
-                (THU, "A", 10.5 / 2 * 5.25 / 5.75),  # C / (C + D)
-                (FRI, "A", 5.25),
-                (THU, "B", 10.5 * (1 - 0.5 / 10.5)),  # 1 - D / the close before
-                (FRI, "B", 10.5),
-            ),
-        ),
+        bad=[bar(THU), bar(FRI, close=10.6, adjusted_return=1.02)],
+        finds=[
+            (
+                FRI,
+                "A",
+                "an adjusted return of +1.0 %, split 1.0, dividend 0.0",
+                "+2.0 % of the adjusted close that the source publishes",
+            )
+        ],
+        good=[
+            bar(THU),
+            bar(THU, "B"),
+            times(bar(FRI, adjusted_return=5.25 / (10.5 / 2 * 5.25 / 5.75)), 0.5, 2),  # C / (C + D)
+            bar(FRI, "B", adjusted_return=10.5 / (10.5 * (1 - 0.5 / 10.5))),  # 1 - D / the close before
+        ],
+        good_beside=Beside(actions=actions((FRI, "A", "split", 2.0), (FRI, "A", "dividend", 0.5), (FRI, "B", "dividend", 0.5))),
     ),
     "r24_not_listed": Case(
         bad=[bar(THU), bar(FRI), bar(THU, "B"), bar(FRI, "B"), bar(THU, "C"), bar(THU, "D"), bar(FRI, "D")],
