@@ -100,6 +100,7 @@ _MEANINGS = {
     "gate.universe_stop_ratio": "a larger share of the symbols lost stops the session",
     "gate.peer_warn_ratio": "a larger difference from another source's close warns",
     "gate.peer_block_ratio": "a larger difference from another source's close quarantines",
+    "gate.revised_volume_ratio": "a revision of nothing but a used volume or vwap, by no larger share, is stored and not told",
     "gate.adjusted_tolerance": "a larger difference of a published adjusted return from prices and actions warns",
     "expectations.enabled": "hold each session's accepted bars against the suite; it costs 4 s a process and 0.1 s a session",
     "expectations.sessions": "compared with so many sessions before",
