@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from orchestration.alert_commands import alerts
+from orchestration.broker_commands import broker
 from orchestration.factor_commands import factors
 from orchestration.quarantine_commands import quarantine
 from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows, revision_lines
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(factors, name="factors")
 app.add_typer(alerts, name="alerts")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(broker, name="broker")
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 

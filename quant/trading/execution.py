@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_DOWN, Decimal
 from math import sqrt
 
 from pydantic import BaseModel, Field
 
-from quant.trading.orders import Execution, Expiry, Order
+from quant.trading.orders import Execution, Expiry, Order, Side
 from quant.units import CASH_QUANTUM, ZERO, cents, to_decimal
 
 
@@ -25,6 +26,53 @@ class CostSettings(BaseModel, frozen=True, extra="forbid"):
     borrow_rate_annual: float = Field(default=0.005, ge=0, le=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """What a market gives an order: shares, price with slippage and impact, price without them (USD per share), commission (USD)."""
+
+    quantity: Decimal
+    price: Decimal
+    reference_price: Decimal
+    commission: Decimal
+
+
+def match(
+    *,
+    symbol: str,
+    side: Side,
+    quantity: Decimal,
+    price: float,
+    volume: float,
+    costs: CostSettings,
+    where: str,
+    taken: Decimal = ZERO,
+    limit_price: Decimal | None = None,
+) -> Match | str:
+    """The one matching function of every simulated exchange; a text says why nothing executes.
+
+    Price = price x (1 + side x (slippage + impact)), impact = coefficient x sqrt(shares / volume) (the square-root law, e.g. Almgren et
+    al. 2005), never beyond ``limit_price``. At most participation cap x volume executes, in whole shares. ``taken`` are the shares that
+    earlier orders in the same symbol and direction took: the cap is what they left of it, and the impact that of all shares taken so far.
+    """
+    cap = to_decimal(volume * costs.participation_cap_ratio, quantum=CASH_QUANTUM, where=f"volume of {symbol}")
+    shares = min(quantity, cap.quantize(Decimal(1), rounding=ROUND_DOWN) - taken)
+    if shares <= 0:
+        return "an earlier order took the share of the auction" if taken else "no liquidity in the last 20 sessions"
+    impact = costs.impact_coefficient * sqrt(float(taken + shares) / volume)
+    paid = to_decimal(price * (1 + side.sign * (costs.slippage_bps / 10_000 + impact)), quantum=CASH_QUANTUM, where=where)
+    if limit_price is not None:
+        paid = min(paid, limit_price) if side is Side.BUY else max(paid, limit_price)
+    if paid < CASH_QUANTUM:
+        return "a price of less than 0.000001 USD"
+    per_share = Decimal(repr(costs.commission_per_share_usd)) * shares
+    return Match(
+        quantity=shares,
+        price=paid,
+        reference_price=to_decimal(price, quantum=CASH_QUANTUM, where=where),
+        commission=cents(max(per_share, Decimal(repr(costs.commission_minimum_usd)))),
+    )
+
+
 def execute_at_open(
     order: Order,
     session: date,
@@ -34,37 +82,32 @@ def execute_at_open(
     costs: CostSettings,
     taken: Decimal = ZERO,
 ) -> Execution | Expiry:
-    """The outcome of a market-on-open order in ``session``.
+    """The outcome of a market-on-open order in ``session``, by `match`: whatever does not execute expires.
 
-    Price = open x (1 + side x (slippage + impact)), impact = coefficient x sqrt(shares / auction volume) (the square-root law, e.g.
-    Almgren et al. 2005), auction volume = prior 20-session median volume x auction share: the session's own volume is not known at its
-    open. At most participation cap x auction volume executes; the rest expires. No bar, no known volume or a
-    price that the ledger would hold as zero: nothing executes.
-
-    ``taken`` are the shares that earlier orders in the same symbol and direction took from this auction (a flip is two orders): the cap
-    is what they left of it, and the impact that of all shares taken so far.
+    Auction volume = prior 20-session median volume x auction share: the session's own volume is not known at its open. No bar, no known
+    volume or a price that the ledger would hold as zero: nothing executes. ``taken``: a flip is two orders in one auction.
     """
     if open_price is None:
         return Expiry(order=order, session=session, reason="no accepted bar in the session")
-    auction_shares = (prior_median_volume or 0.0) * costs.auction_share_ratio
-    cap = to_decimal(auction_shares * costs.participation_cap_ratio, quantum=CASH_QUANTUM, where=f"volume of {order.symbol}")
-    quantity = min(order.quantity, cap.quantize(Decimal(1), rounding=ROUND_DOWN) - taken)
-    if quantity <= 0:
-        reason = "an earlier order took the share of the auction" if taken else "no liquidity in the last 20 sessions"
-        return Expiry(order=order, session=session, reason=reason)
-    impact = costs.impact_coefficient * sqrt(float(taken + quantity) / auction_shares)
-    where = f"open of {order.symbol} in {session}"
-    paid = to_decimal(open_price * (1 + order.side.sign * (costs.slippage_bps / 10_000 + impact)), quantum=CASH_QUANTUM, where=where)
-    if paid < CASH_QUANTUM:
-        return Expiry(order=order, session=session, reason="a price of less than 0.000001 USD")
-    per_share = Decimal(repr(costs.commission_per_share_usd)) * quantity
+    matched = match(
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        price=open_price,
+        volume=(prior_median_volume or 0.0) * costs.auction_share_ratio,
+        costs=costs,
+        where=f"open of {order.symbol} in {session}",
+        taken=taken,
+    )
+    if isinstance(matched, str):
+        return Expiry(order=order, session=session, reason=matched)
     return Execution(
         execution_id=hashlib.sha256(f"{order.client_order_id}|{session}|1".encode()).hexdigest()[:32],
         order=order,
         session=session,
-        quantity=quantity,
-        price=paid,
-        reference_price=to_decimal(open_price, quantum=CASH_QUANTUM, where=where),
-        commission=cents(max(per_share, Decimal(repr(costs.commission_minimum_usd)))),
-        unfilled=order.quantity - quantity,
+        quantity=matched.quantity,
+        price=matched.price,
+        reference_price=matched.reference_price,
+        commission=matched.commission,
+        unfilled=order.quantity - matched.quantity,
     )

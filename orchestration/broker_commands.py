@@ -1,0 +1,88 @@
+"""`afterclose broker`: a stand-in for a broker to try things on, and the stream of a broker's reports."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestration.terminal import out
+from quant.errors import InputError, expected
+
+broker = typer.Typer(help="A broker to try things on; listening to a broker's reports. More: docs/broker.md.", no_args_is_help=True)
+
+
+@broker.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: a free one, printed.")] = 8920,
+    bars: Annotated[
+        Path | None, typer.Option(help="Parquet or CSV with session, symbol, open, high, low, close, volume; the clock runs its auctions.")
+    ] = None,
+    symbols: Annotated[str, typer.Option(help="Symbols that are listed besides those of --bars, with commas between.")] = "",
+    cash: Annotated[str, typer.Option(help="Cash of the account, USD.")] = "1000000",
+    seed: Annotated[int, typer.Option(help="Of every chance: equal calls give equal ids and fills.")] = 1,
+    now: Annotated[str | None, typer.Option(metavar="INSTANT", help="Stand at this instant until told otherwise.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Append every order and execution to this file, one JSON line each.")] = None,
+    faults: Annotated[str | None, typer.Option(help="What goes wrong, as JSON, or @FILE: docs/broker.md.")] = None,
+    latency_seconds: Annotated[float, typer.Option(min=0, help="From an order's arrival until it takes part.")] = 0.0,
+    commission_per_share: Annotated[float, typer.Option(min=0, max=1, help="USD.")] = 0.0,
+) -> None:
+    """Serve Alpaca's paper trading interface on this machine from the simulated exchange, without an account; any keys are let in."""
+    from decimal import Decimal, InvalidOperation
+
+    from pydantic import ValidationError
+
+    from adapters.clock import SystemClock
+    from quant.calendar import exchange_calendar
+    from quant.trading.exchange import ExchangeRules
+    from quant.trading.execution import CostSettings
+    from services.broker.faults import FaultPlan, plan_of
+    from services.broker.house import ControlledClock, House, Log
+    from services.broker.server import BrokerServer, bind
+    from services.broker.server import serve as run
+
+    try:
+        text = None if faults is None else Path(faults[1:]).read_text() if faults.startswith("@") else faults
+        plan = FaultPlan() if text is None else plan_of(text)
+    except (OSError, ValidationError) as error:
+        raise InputError(expected("faults as in docs/broker.md", found=error, where="--faults", do="correct them")) from None
+    try:
+        deposit = Decimal(cash)
+    except InvalidOperation:
+        raise InputError(expected("an amount", found=cash, where="--cash", do="write it as 100000.00")) from None
+    costs = CostSettings(commission_per_share_usd=commission_per_share, commission_minimum_usd=0.0)
+    house = House(
+        calendar=exchange_calendar(),
+        rules=ExchangeRules(costs=costs, seed=seed, deposit=deposit, latency_seconds=latency_seconds),
+        symbols=[symbol for symbol in symbols.split(",") if symbol],
+        bars=None if bars is None else _read(bars),
+        clock=ControlledClock(SystemClock(), _instant(now)),
+        log=Log(log),
+    )
+    try:
+        bound = bind(port)
+    except OSError as error:
+        raise InputError(expected("a free port", found=f"{port}: {error.strerror}", where="--port", do="choose another, or 0")) from None
+    out.print(f"http://127.0.0.1:{bound.getsockname()[1]}", highlight=False)
+    run(BrokerServer(house, plan), bound)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise InputError(expected("an instant such as 2024-03-01T21:00:00+00:00", found=text, where="--now", do="add the time zone"))
+    return at
+
+
+def _read(path: Path):  # noqa: ANN202 (polars is imported when it is needed)
+    import polars as pl
+
+    try:
+        return pl.read_csv(path, try_parse_dates=True) if path.suffix == ".csv" else pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(expected("bars as Parquet or CSV", found=error, where=str(path), do="name another file")) from None
