@@ -67,6 +67,38 @@ def serve(
     run(BrokerServer(house, plan), bound)
 
 
+@broker.command()
+def listen(
+    give_up_seconds: Annotated[float, typer.Option(min=1, help="End with an error after so long without a connection.")] = 300.0,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Listen so long, then end; default: until it is interrupted.")] = None,
+) -> None:
+    """Write the order updates that the broker's stream sends into the inbox, as they come; the daily run polls as well."""
+    import time
+
+    from adapters.brokers.alpaca_stream import AlpacaStream
+    from adapters.clock import SystemClock
+    from adapters.ledger.inbox import open_inbox
+    from orchestration.definitions import alpaca_broker
+    from orchestration.settings import alpaca_access, alpaca_keys, data_root, load_settings
+    from quant.calendar import exchange_calendar
+
+    settings = load_settings()
+    if settings.broker.kind != "alpaca":
+        found = f"kind = {settings.broker.kind}"
+        raise InputError(expected("a broker with a stream", found=found, where="[broker] of the profile", do='set kind = "alpaca"'))
+    clock = SystemClock()
+    account = alpaca_broker(settings, exchange_calendar(settings.calendar.exchange), clock).account().account_id
+    data_root().mkdir(parents=True, exist_ok=True)
+    inbox = open_inbox(f"sqlite:///{data_root() / 'ledger.sqlite'}", clock)
+    stream = AlpacaStream(alpaca_access(settings.broker), alpaca_keys(), inbox, account)
+    end = None if seconds is None else time.monotonic() + seconds
+    out.print(f"Listening for account {account}.", highlight=False)
+    try:
+        stream.listen(lambda: end is not None and time.monotonic() > end, give_up_seconds=give_up_seconds)
+    finally:
+        out.print(f"{stream.received} updates received, {stream.lost} of them lost.", highlight=False)
+
+
 def _instant(text: str | None) -> datetime | None:
     if text is None:
         return None

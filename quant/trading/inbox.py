@@ -104,7 +104,7 @@ def outcomes(session: date, orders: Sequence[Order], events: Mapping[str, Sequen
         said = told(events.get(order.client_order_id, ()))
         if not said.complete:
             seen = sum((e.quantity or ZERO for e in said.executions), ZERO)
-            state = f"{said.ended or 'no end'}, executions of {seen} of {said.executed} executed shares"
+            state = f"{said.ended or 'no end'}, executions of {seen.normalize():f} of {said.executed.normalize():f} executed shares"
             where = f"order {order.client_order_id} in {session}"
             raise BrokerError(expected("an order that ended, with all its executions", found=state, where=where, do="run this again later"))
         left = order.quantity
