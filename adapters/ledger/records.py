@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 
-from adapters.ledger.schema import audit, champion_history, decisions, session_starts
+from adapters.ledger.schema import audit, champion_history, decisions, session_starts, trading_states
 from quant.ports import DecisionRecord, SessionStart
+from quant.risk.state import StateChange, TradingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +57,27 @@ def begin_once(connection: Connection, start: SessionStart) -> SessionStart:
     row = {"book": start.book, "session": start.session, "decision_at": start.decision_at, "rules": start.rules}
     connection.execute(insert(session_starts), row)
     return start
+
+
+_STATE_COLUMNS = ("book", "session", "key", "state", "reason", "by")
+
+
+def read_states(connection: Connection, book: str) -> list[StateChange]:
+    """A book's changes of trading state, oldest first."""
+    columns = [trading_states.c[name] for name in _STATE_COLUMNS]
+    rows = connection.execute(select(*columns).where(trading_states.c.book == book).order_by(trading_states.c.sequence)).mappings()
+    return [replace(change, state=TradingState(change.state)) for change in (StateChange(**row) for row in rows)]
+
+
+def change_state_once(connection: Connection, change: StateChange, recorded_at: datetime) -> bool:
+    """The first change of a key stands, with its row in the audit log."""
+    if any(change.key == stored.key for stored in read_states(connection, change.book)):
+        return False
+    row = {name: getattr(change, name) for name in _STATE_COLUMNS}
+    row["state"] = change.state.value
+    connection.execute(insert(trading_states), {"recorded_at": recorded_at, **row})
+    record_audit(connection, "trading_state", {**row, "session": change.session.isoformat()}, recorded_at)
+    return True
 
 
 def read_champion(connection: Connection, strategy: str, session: date) -> tuple[date, str] | None:

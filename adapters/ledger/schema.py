@@ -10,7 +10,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Column, Date, Float, ForeignKe
 
 from adapters.ledger.types import ScaledDecimal, UtcInstant
 
-HEAD = "0003"
+HEAD = "0006"
 
 CASH = ScaledDecimal(6)
 EXACT = ScaledDecimal(9)
@@ -101,6 +101,21 @@ session_starts = Table(
     Column("session", Date, primary_key=True),
     Column("decision_at", UtcInstant, nullable=False),
     Column("rules", String, nullable=False),
+)
+
+# One row per change of a book's trading state; the newest one holds.
+trading_states = Table(
+    "trading_states",
+    metadata,
+    Column("sequence", SEQUENCE, primary_key=True),
+    Column("recorded_at", UtcInstant, nullable=False),
+    Column("book", String, nullable=False),
+    Column("session", Date, nullable=False),
+    Column("key", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("by", String, nullable=False),
+    UniqueConstraint("book", "key", name="trading_states_key"),
 )
 
 # One row per coronation; of several with one effective_session the last holds.

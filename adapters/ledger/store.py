@@ -9,12 +9,14 @@ from adapters.ledger.migrate import bring_to_head
 from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_orders
 from adapters.ledger.records import (
     begin_once,
+    change_state_once,
     crown_champion,
     decide_once,
     read_audit,
     read_champion,
     read_decision,
     read_start,
+    read_states,
     record_audit,
 )
 from adapters.ledger.schema import entries as entries_table
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from quant.ledger.entries import Entry
     from quant.ports import Clock, DecisionRecord, Ledger, SessionStart
+    from quant.risk.state import StateChange
     from quant.trading.orders import Order, OrderEvent
 
 
@@ -85,6 +88,13 @@ class SqlLedger:
 
     def decision(self, book: str, session: date) -> DecisionRecord | None:
         return transact(self._reader, lambda connection: read_decision(connection, book, session))
+
+    def change_state(self, change: StateChange) -> bool:
+        now = self._clock.now()
+        return transact(self._writer, lambda connection: change_state_once(connection, change, now))
+
+    def state_changes(self, book: str) -> Sequence[StateChange]:
+        return transact(self._reader, lambda connection: read_states(connection, book))
 
     def crown(self, strategy: str, effective_session: date, version: str) -> None:
         now = self._clock.now()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from quant.errors import SequenceError, expected
 from quant.ledger.book import BookState
+from quant.ledger.entries import EntryKind
 from quant.ports import Broker, DecisionRecord, Ledger
+from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
@@ -95,7 +99,16 @@ class Desk:
             closing = self.settle(market).closing
             intents = self.ledger.orders(self.book, decided=session)
             if not intents:
-                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk)
+                decision = decide(
+                    book=self.book,
+                    state=closing,
+                    market=market,
+                    targets=targets,
+                    risk=self.rules.risk,
+                    watermark=(watermark := self.watermark(session)),
+                    trading=self._trading_state(session, watermark),
+                    live=Counter((o.symbol, o.side) for o in self.ledger.orders(self.book, states=[*_OPEN, OrderState.PENDING_NEW])),
+                )
                 intents = self.ledger.intend([_intent(order) for order in decision.orders])
             waiting = [order for order in intents if order.state is OrderState.PENDING_NEW]
             self.ledger.advance(self.book, {order.client_order_id: self.broker.submit(order) for order in waiting})
@@ -131,6 +144,25 @@ class Desk:
     def state(self, session: date) -> BookState:
         """The book at the close of a session: the fold of its entries."""
         return BookState().after(self.ledger.entries(self.book, through=session))
+
+    def watermark(self, session: date) -> Watermark:
+        """What losses at the close of a session are measured from; the peak starts anew at the session of a resume."""
+        resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE}
+        mark, state, last = Watermark(), BookState(), None
+        for last, part in groupby(self.ledger.entries(self.book, through=session), key=lambda entry: entry.session):
+            entries = list(part)
+            state = state.after(entries)
+            flows = sum((e.cash for e in entries if e.kind is EntryKind.DEPOSIT), ZERO)
+            mark = mark.after(float(state.nav), float(flows))
+            mark = mark.restarted() if last in resumed else mark
+        return mark if last == session else mark.after(mark.closing)
+
+    def _trading_state(self, session: date, watermark: Watermark) -> TradingState:
+        """The book's state after what the session's result changes by itself, which is written down, once by key."""
+        before = state_after(self.ledger.state_changes(self.book))
+        for change in automatic_changes(self.book, session, before, watermark, self.rules.risk):
+            self.ledger.change_state(change)
+        return state_after(self.ledger.state_changes(self.book))
 
     def _require_decision(self, session: date, *, before: date) -> DecisionRecord:
         found = self.ledger.decision(self.book, session)

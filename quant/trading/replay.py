@@ -12,6 +12,7 @@ import polars as pl
 from quant.ledger.book import BookState
 from quant.ports import AdjustmentConvention, Broker
 from quant.risk.limit import RiskSettings
+from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.decision import decide
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
@@ -47,6 +48,7 @@ def replay(
     """
     by_session = {key[0]: part for key, part in targets.partition_by("session", as_dict=True).items()}
     state, pending, previous_decision = BookState(), list[Order](), None
+    watermark, trading = Watermark(), TradingState.ACTIVE
     out: dict[str, list[pl.DataFrame]] = {name: [] for name in ("orders", "fills", "positions", "daily_pnl", "daily_nav")}
     for market in markets:
         late = unforeseen_splits(pending, market, previous_decision)
@@ -56,8 +58,16 @@ def replay(
         done = settle(
             book=book, opening=state, outcomes=outcomes, market=market, convention=rules.convention, costs=rules.costs, deposit=funds
         )
+        watermark = watermark.after(float(done.closing.nav), float(done.external_flows))
+        trading = state_after(automatic_changes(book, market.session, trading, watermark, rules.risk), trading)
         decision = decide(
-            book=book, state=done.closing, market=market, targets=by_session.get(market.session, targets.clear()), risk=rules.risk
+            book=book,
+            state=done.closing,
+            market=market,
+            targets=by_session.get(market.session, targets.clear()),
+            risk=rules.risk,
+            watermark=watermark,
+            trading=trading,
         )
         pending = [order for order in decision.allowed if broker.submit(order) is OrderEvent.ACCEPT]
         state, previous_decision = done.closing, decision_at(market)
