@@ -17,6 +17,7 @@ from rich.progress import Progress
 from orchestration.alert_commands import alerts
 from orchestration.factor_commands import factors
 from orchestration.quarantine_commands import quarantine
+from orchestration.risk_commands import halt, resume, session_commands
 from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, print_rows, revision_lines
 from quant.errors import AftercloseError, InputError, expected
 
@@ -33,6 +34,9 @@ app = typer.Typer(
 app.add_typer(factors, name="factors")
 app.add_typer(alerts, name="alerts")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(session_commands, name="session")
+app.command()(halt)
+app.command()(resume)
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 

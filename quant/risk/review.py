@@ -30,7 +30,9 @@ def limits() -> tuple[Limit, ...]:
     """Every limit in quant/risk/limits: those that bind every order, other ones on single orders, those on the portfolio; then by name."""
     modules = [import_module(f"quant.risk.limits.{found.name}") for found in iter_modules(quant.risk.limits.__path__)]
     found: list[Limit] = [module.LIMIT for module in modules]
-    return tuple(sorted(found, key=lambda limit: (isinstance(limit, PortfolioLimit), not getattr(limit, "binds_reducing", False), limit.name)))
+    return tuple(
+        sorted(found, key=lambda limit: (isinstance(limit, PortfolioLimit), not getattr(limit, "binds_reducing", False), limit.name))
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from quant.calendar import ExchangeCalendar
     from quant.ledger.entries import Entry
+    from quant.risk.review import Cut
     from quant.trading.replay import BookRules
 
 _OPEN = (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
@@ -98,6 +99,8 @@ class Desk:
         if self.ledger.decision(self.book, session) is None:
             closing = self.settle(market).closing
             intents = self.ledger.orders(self.book, decided=session)
+            watermark = self.watermark(session)
+            trading, cuts = self._trading_state(session, watermark), ()
             if not intents:
                 decision = decide(
                     book=self.book,
@@ -105,11 +108,11 @@ class Desk:
                     market=market,
                     targets=targets,
                     risk=self.rules.risk,
-                    watermark=(watermark := self.watermark(session)),
-                    trading=self._trading_state(session, watermark),
+                    watermark=watermark,
+                    trading=trading,
                     live=Counter((o.symbol, o.side) for o in self.ledger.orders(self.book, states=[*_OPEN, OrderState.PENDING_NEW])),
                 )
-                intents = self.ledger.intend([_intent(order) for order in decision.orders])
+                intents, cuts = self.ledger.intend([_intent(order) for order in decision.orders]), decision.cuts
             waiting = [order for order in intents if order.state is OrderState.PENDING_NEW]
             self.ledger.advance(self.book, {order.client_order_id: self.broker.submit(order) for order in waiting})
             record = DecisionRecord(
@@ -119,7 +122,7 @@ class Desk:
                 model_version=model_version,
                 table_versions=table_versions,
             )
-            self.ledger.record_decision(record, _summary(record, intents))
+            self.ledger.record_decision(record, {**_summary(record, intents), "cut": _told(cuts)})
         return self.ledger.orders(self.book, decided=session)
 
     def _late_entries(self, market: SessionMarket, opening: BookState) -> list[Entry]:
@@ -186,6 +189,10 @@ def _endings(outcomes: Sequence[Execution | Expiry]) -> dict[str, OrderEvent]:
             whole = isinstance(outcome, Execution) and outcome.unfilled == 0
             events[outcome.order.client_order_id] = OrderEvent.FILL if whole else OrderEvent.EXPIRE
     return events
+
+
+def _told(cuts: Sequence[Cut]) -> dict[str, object]:
+    return {c.client_order_id: {"limit": c.limit, "proposed": str(c.proposed), "quantity": str(c.quantity)} for c in cuts}
 
 
 def _summary(record: DecisionRecord, orders: Sequence[Order]) -> dict[str, object]:
