@@ -39,8 +39,7 @@ from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, BatchReviewer, Broker, Clock, Lake, Ledger, ModelStore, Notifier, Outbox, ReportPublisher, Warehouse
-from quant.risk.limit import RiskSettings
-from quant.risk.limits.buying_power import BUFFER_RATIO
+from quant.risk.limit import BUFFER_RATIO, RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 

@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field
 from quant.risk.state import TradingState, Watermark
 from quant.trading.orders import Order, Side
 
+BUFFER_RATIO = 0.05
+"""So much above the close an opening is valued against buying power."""
+
 
 class RiskSettings(BaseModel, frozen=True, extra="forbid"):
     """Pre-trade limits: docs/risk.md. Ratios are of net asset value unless said otherwise."""

@@ -4,9 +4,7 @@ valued 5 % above the close, as brokers do: so openings fit whether or not anythi
 
 from __future__ import annotations
 
-from quant.risk.limit import PortfolioLimit
-
-BUFFER_RATIO = 0.05
+from quant.risk.limit import BUFFER_RATIO, PortfolioLimit
 
 LIMIT = PortfolioLimit(
     name="buying_power",
