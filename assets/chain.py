@@ -40,6 +40,9 @@ _BEFORE: dict[str, object] = {
     "[ledger] stale_limit_sessions": 10_000,
 }
 """What sessions did that were booked before these settings were there, where that is not their default."""
+_FIRST_LIMITS = frozenset(f"[risk] max_{name}" for name in ("gross_ratio", "net_ratio", "name_ratio", "order_notional_usd", "volume_ratio"))
+SKIPPED = "session_skipped"
+"""Kind of the audit row that says why a session was skipped."""
 LATE_SESSIONS = 10
 """For so many sessions after its own a bar or an action is asked for again; an action is booked late if it was not known in time."""
 
@@ -147,9 +150,13 @@ class Chain:
             do = "run later sessions here, or fill a new data root"
             raise InputError(expected("a session booked with its settings", found="only their digest", where=where, do=do)) from None
         # A key that the stored rules do not know came with a later version: they had the effect of its default, or of what it was before.
+        # Not so with limits: nothing that is booked depends on one that came later, and what is still to be decided is decided under
+        # those in force.
         sections = {"gate": GateSettings(), "universe": UniverseSettings(), "portfolio": PortfolioSettings()}
         defaults = _values(**sections, costs=CostSettings(), risk=RiskSettings())
-        held = {**defaults, **_values(ledger=LedgerSettings()), **_BEFORE, "[strategy] features": "alpha158", _PEER: "none", **stored}
+        later = {key: value for key, value in self.rules_in_force.items() if key.startswith("[risk] ") and key not in _FIRST_LIMITS}
+        before = {**_values(ledger=LedgerSettings()), **_BEFORE, "[strategy] features": "alpha158", _PEER: "none"}
+        held = {**defaults, **later, **before, **stored}
         known = {**{key: "none" for key in held if key.startswith(_FACTOR)}, **self.rules_in_force}
         other = [(key, held.get(key, "none"), value) for key, value in known.items() if held.get(key, "none") != value]
         if other:
@@ -226,6 +233,12 @@ class Chain:
 def _values(**sections: BaseModel) -> dict[str, object]:
     """Every key of settings with its value, as JSON has it."""
     return {f"[{name}] {key}": value for name, part in sections.items() for key, value in part.model_dump(mode="json").items()}
+
+
+def skipped(ledger: Ledger, book: str, session: date) -> str | None:
+    """Why the session of a book was skipped, if it was."""
+    rows = [said for _, _, _, said in ledger.audit(SKIPPED) if (said["book"], said["session"]) == (book, session.isoformat())]
+    return str(rows[0]["reason"]) if rows else None
 
 
 def session_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> date:

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from assets import expectations
-from assets.chain import LATE_SESSIONS, Chain, Metadata, session_of, table_metadata, warning
+from assets.chain import LATE_SESSIONS, Chain, Metadata, session_of, skipped, table_metadata, warning
 from assets.quarantine import releases
 from assets.revisions import as_findings, record_revisions
 from quant.errors import FeedFaultError, InputError, SequenceError, SourceUnavailableError, expected
@@ -106,9 +106,11 @@ def ingest_actions(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: 
     return lake.append_new("corporate_actions", rows)
 
 
-def require_previous(chain: Chain, lake: Lake, session: date) -> None:
-    """SequenceError unless the session before was gated: a hole in the bars would be a hole in every window after it."""
+def require_previous(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> None:
+    """SequenceError unless the session before was gated or skipped on purpose: a hole in the bars is one in every window after it."""
     previous = chain.calendar.previous(session)
+    if skipped(ledger, chain.paper_book, previous) is not None:
+        return
     if lake.read("accepted_bars", first=previous, last=previous, columns=["session"]).is_empty():
         do = f"run `afterclose backfill --from {previous} --to {session}`" if session > chain.paper_start else "run `afterclose history`"
         raise SequenceError(expected(f"accepted bars of session {previous}", found="none", where=f"before session {session}", do=do))
@@ -400,7 +402,7 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool, cr
     ) -> dg.MaterializeResult:
         """The session's bars as received, and revisions of the last ten daily sessions; append-only: a revision is a new row."""
         session = session_of(context)
-        require_previous(chain, lake, session)
+        require_previous(chain, lake, ledger, session)
         own = chain.day_after_previous(session)
         new = ingest_bars(chain, lake, ledger, own, session, context.log.info)
         first = max(chain.paper_start, chain.back(session, LATE_SESSIONS), chain.source.first_session())

@@ -9,12 +9,14 @@ import dagster as dg
 import polars as pl
 
 from assets.audit import evidence_of, record_replay
-from assets.chain import Chain, MarketOf, session_of, table_metadata, warning
+from assets.chain import SKIPPED, Chain, MarketOf, session_of, skipped, table_metadata, warning
 from assets.market import as_decided, known_actions, late_actions
+from quant.errors import SequenceError, expected
 from quant.ledger.entries import Account, Entry, EntryKind
 from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
+from quant.risk.state import halt_of_break
 from quant.tables import TABLES
 from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
 from quant.trading.orders import Execution, Expiry
@@ -45,9 +47,29 @@ def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:
         window = as_decided(chain, lake, ledger, chain.back(session, LIQUIDITY_SESSIONS), session, known_by)
         known = known_actions(lake, known_by)
         market = next(session_markets(window, known, [session], chain.calendar, known_by=lambda _: known_by))
+        if skipped(ledger, chain.paper_book, session):
+            market = replace(market, opens={}, closes={})  # nothing of the session is trusted: every mark is carried, and stale
         return replace(market, late=corporate_actions(late_actions(chain, lake, ledger, session)))
 
     return market_of
+
+
+def skip(chain: Chain, lake: Lake, ledger: Ledger, session: date, reason: str) -> None:
+    """Mark a session that cannot be gated as one without prices and orders; its booking assets do the rest. Twice is once.
+
+    SequenceError if it was decided or if the gate let it through.
+    """
+    book = chain.paper_book
+    if skipped(ledger, book, session) is not None:
+        return
+    where = f"session {session} of book {book}"
+    if ledger.decision(book, session) is not None:
+        raise SequenceError(expected("a session without a decision", found="a decision", where=where, do="leave it: its orders stand"))
+    if ledger.entries(book, first=session, through=session):
+        do = f"finish it by `afterclose backfill --from {session} --to {session}`"
+        raise SequenceError(expected("a session of which nothing is booked", found="entries in the ledger", where=where, do=do))
+    chain.begin(lake, ledger, session)
+    ledger.record(SKIPPED, {"book": book, "session": session.isoformat(), "reason": reason})
 
 
 def backtest_sessions(chain: Chain, lake: Lake) -> Sequence[date]:
@@ -316,6 +338,8 @@ def daily_reconciliation_assets(sessions: dg.PartitionsDefinition) -> list[dg.As
             market = market_of(session)
             done = reconcile_book(desk, market, chain.reconcile)
             why_not = done.why_not
+            if done.found.halt_reason is not None:
+                ledger.change_state(halt_of_break(book, session, done.found.halt_reason))
             if not why_not:  # what was compared in time stays, whoever looks later
                 if done.found.entries:
                     desk.settle(market)  # marks of what came
@@ -406,9 +430,10 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
         rows = order_rows(())
         if desk.trades(session):
             scored = lake.read("scores", first=session, last=session, columns=["model_version"])
+            targets = lake.read("target_weights", first=session, last=session, where={"book": book})
             decided = desk.decide(
                 market_of(session),
-                lake.read("target_weights", first=session, last=session, where={"book": book}),
+                targets.clear() if skipped(ledger, book, session) else targets,
                 decision_at=chain.decision_instant(lake, ledger, session),
                 model_version=scored.item(0, 0) if scored.height else None,
                 table_versions={table: lake.version(table) or 0 for table in PINNED_TABLES},

@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.freshness import Freshness, observed_freshness
-from quant.alerts.alert import Alert, AlertSeverity, Notice, one_line
+from quant.alerts.alert import Alert, AlertSeverity, Notice, Observation, one_line
 from quant.alerts.attempts import may_try
 from quant.alerts.observations import FINDING_COLUMNS, CheckOutcome, of_channel, of_check, of_missed, of_run
 from quant.errors import AftercloseError, DeliveryError, SequenceError, expected
@@ -55,6 +55,7 @@ class Alerting:
     descriptions: Mapping[tuple[str, str], str]
     freshness: Freshness
     daily_report: Callable[[date], Alert | None] | None = None
+    trading: Callable[[], Sequence[Observation]] = tuple
 
     def look(self, instance: dg.DagsterInstance) -> str:
         """Observe what happened since the last look: ended runs with their checks, stale tables, sessions that did not run. Says why
@@ -64,8 +65,11 @@ class Alerting:
         return self.look_at_sessions(instance)
 
     def look_at_runs(self, instance: dg.DagsterInstance) -> None:
-        """Observe every run that succeeded or failed and was not observed yet, in the order in which they ended."""
+        """Observe whether the book may trade, and every run that succeeded or failed and was not observed yet, in the order in which they
+        ended.
+        """
         outbox = self.outbox()
+        outbox.observe(self.trading())
         since = (outbox.last_run() or self.clock.now() - FIRST_LOOK) - OVERLAP
         over = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], updated_after=since)
         ended = {record.dagster_run.run_id: record for record in instance.get_run_records(over)}

@@ -20,6 +20,7 @@ from orchestration.broker_commands import broker
 from orchestration.factor_commands import factors
 from orchestration.lake_commands import lake
 from orchestration.quarantine_commands import quarantine
+from orchestration.risk_commands import halt, resume, session_commands
 from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, plain, print_rows, revision_lines
 from quant.errors import AftercloseError, InputError, expected
 
@@ -41,6 +42,9 @@ app.add_typer(broker, name="broker")
 app.add_typer(audit, name="audit")
 for table in (book_commands.orders, book_commands.fills, book_commands.positions, book_commands.pnl, book_commands.reconcile):
     app.command()(table)
+app.add_typer(session_commands, name="session")
+app.command()(halt)
+app.command()(resume)
 
 SessionOption = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Session to run; default: the last one the source can have.")]
 

@@ -36,7 +36,8 @@ from orchestration.settings import (
     load_settings,
     profile_path,
 )
-from quant.alerts.alert import Alert
+from quant.alerts.alert import Alert, Observation
+from quant.alerts.observations import of_trading
 from quant.alerts.session_report import session_report
 from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
@@ -56,7 +57,7 @@ from quant.ports import (
     ReportPublisher,
     Warehouse,
 )
-from quant.risk.limit import RiskSettings
+from quant.risk.limit import BUFFER_RATIO, RiskSettings
 from quant.trading.replay import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 
@@ -198,6 +199,8 @@ def require_tradable(portfolio: PortfolioSettings, risk: RiskSettings) -> None:
     wanted = (
         ("max_gross_ratio", risk.max_gross_ratio, gross, what, "lower gross_exposure_ratio"),
         ("max_net_ratio", risk.max_net_ratio, a_side if long_only else 0.0, what, "lower gross_exposure_ratio"),
+        ("max_turnover_ratio", risk.max_turnover_ratio, gross, what, "lower gross_exposure_ratio"),
+        ("buying_power_multiple", risk.buying_power_multiple, gross * (1 + BUFFER_RATIO), what, "lower gross_exposure_ratio"),
         (
             "max_name_ratio",
             risk.max_name_ratio,
@@ -375,8 +378,15 @@ def build_alerting(
             positions=lake.read("positions", first=previous, last=session, where={"book": book}),
         )
 
+    def trading_state() -> Sequence[Observation]:
+        from adapters.ledger import open_ledger
+
+        ledger = open_ledger(f"sqlite:///{root / 'ledger.sqlite'}", chain.clock)
+        return [of_trading(chain.paper_book, ledger.state_changes(chain.paper_book))]
+
     return Alerting(
         root=root,
+        trading=trading_state,
         clock=chain.clock,
         outbox=outbox,
         channels=notifiers(alerts, alerts.channels, "[alerts] channels", root, chain.clock),

@@ -28,13 +28,29 @@ class RunFailedError(AftercloseError):
     """A run ended without success; Dagster's event log has the details."""
 
 
-def run_job(defs: dg.Definitions, instance: dg.DagsterInstance, job: str, *, partition: str | None, watch: Watcher) -> list[FailedCheck]:
-    """Run one job to its end in this process and return the checks that did not pass. Errors raised on purpose come out as they are."""
+def run_job(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    *,
+    partition: str | None,
+    watch: Watcher,
+    assets: Sequence[str] | None = None,
+) -> list[FailedCheck]:
+    """Run one job (of ``assets`` only, if given) to its end in this process and return the checks that did not pass. Errors raised on
+    purpose come out as they are.
+    """
     definition = defs.resolve_job_def(job)
     run_id = make_new_run_id()
     with _watched(instance, run_id, watch):
         result = definition.execute_in_process(
-            instance=instance, partition_key=partition, run_id=run_id, raise_on_error=False, run_config=_QUIET, tags=process_tags()
+            instance=instance,
+            partition_key=partition,
+            run_id=run_id,
+            raise_on_error=False,
+            run_config=_QUIET,
+            tags=process_tags(),
+            asset_selection=None if assets is None else [dg.AssetKey(name) for name in assets],
         )
     failed = [
         FailedCheck(asset=e.asset_key.to_user_string(), check=e.check_name, severity=e.severity.value)

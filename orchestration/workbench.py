@@ -14,6 +14,7 @@ from rich.table import Table
 
 from orchestration.settings import REPOSITORY, Settings, data_root, load_settings
 from quant.errors import InputError, SequenceError, expected
+from quant.risk.state import state_after
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -251,6 +252,9 @@ class Workbench:
         ledger, last = self.open_ledger(), self.last_session()
         champion = ledger.champion(self.chain.strategy.name, last)
         out.print(f"champion   {f'{champion[1]} from {champion[0]} on' if champion else 'none yet'}", highlight=False)
+        changes = ledger.state_changes(self.chain.paper_book)
+        since = f" since {changes[-1].session} by {changes[-1].by}: {changes[-1].reason}" if changes else ""
+        out.print(f"trading    {state_after(changes)}{since}", highlight=False, soft_wrap=True, markup=False)
         nav = self.lake.read("daily_nav", where={"book": self.chain.paper_book}).tail(1)
         if not nav.is_empty():
             row = nav.row(0, named=True)

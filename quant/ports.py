@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quant.reports.audit import AuditReport
     from quant.reports.factors import FactorReport
     from quant.reports.model import ReportModel
+    from quant.risk.state import StateChange
 
 T = TypeVar("T")
 
@@ -324,6 +325,16 @@ class Ledger(Protocol):
 
     def decision(self, book: str, session: date) -> DecisionRecord | None:
         """The stored decision, if any."""
+        ...
+
+    def change_state(self, change: StateChange) -> bool:
+        """Append a change of a book's trading state, with a row of kind 'trading_state' in the audit log, both or none. A (book, key) that
+        is there already is nothing, and False.
+        """
+        ...
+
+    def state_changes(self, book: str) -> Sequence[StateChange]:
+        """Every change of the book's trading state, oldest first."""
         ...
 
     def crown(self, strategy: str, effective_session: date, version: str, evidence: Mapping[str, object] = ...) -> None:

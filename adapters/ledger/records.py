@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select
 
 from adapters.ledger.audit import record_audit
-from adapters.ledger.schema import book_accounts, champion_history, decisions, session_starts
+from adapters.ledger.schema import book_accounts, champion_history, decisions, session_starts, trading_states
 from quant.errors import LedgerError, expected
 from quant.ports import DecisionRecord, SessionStart
+from quant.risk.state import StateChange, TradingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +83,27 @@ def bind_once(connection: Connection, book: str, account_id: str, recorded_at: d
             what, found = f"book {row.book} at account {row.account_id}, as it began", f"book {book} at account {account_id}"
             do = "use the keys of that account, or a new book with a data root of its own; a reset account is a new one"
             raise LedgerError(expected(what, found=found, where="the ledger", do=do))
+
+
+_STATE_COLUMNS = ("book", "session", "key", "state", "reason", "by")
+
+
+def read_states(connection: Connection, book: str) -> list[StateChange]:
+    """A book's changes of trading state, oldest first."""
+    columns = [trading_states.c[name] for name in _STATE_COLUMNS]
+    rows = connection.execute(select(*columns).where(trading_states.c.book == book).order_by(trading_states.c.sequence)).mappings()
+    return [replace(change, state=TradingState(change.state)) for change in (StateChange(**row) for row in rows)]
+
+
+def change_state_once(connection: Connection, change: StateChange, recorded_at: datetime) -> bool:
+    """The first change of a key stands, with its row in the audit log."""
+    if any(change.key == stored.key for stored in read_states(connection, change.book)):
+        return False
+    row = {name: getattr(change, name) for name in _STATE_COLUMNS}
+    row["state"] = change.state.value
+    connection.execute(insert(trading_states), {"recorded_at": recorded_at, **row})
+    record_audit(connection, "trading_state", {**row, "session": change.session.isoformat()}, recorded_at)
+    return True
 
 
 def read_champion(connection: Connection, strategy: str, session: date) -> tuple[date, str] | None:

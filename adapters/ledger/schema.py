@@ -146,6 +146,21 @@ book_accounts = Table(
     UniqueConstraint("account_id", name="book_accounts_account"),
 )
 
+# One row per change of a book's trading state; the newest one holds.
+trading_states = Table(
+    "trading_states",
+    metadata,
+    Column("sequence", SEQUENCE, primary_key=True),
+    Column("recorded_at", UtcInstant, nullable=False),
+    Column("book", String, nullable=False),
+    Column("session", Date, nullable=False),
+    Column("key", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("by", String, nullable=False),
+    UniqueConstraint("book", "key", name="trading_states_key"),
+)
+
 # One row per coronation; of several with one effective_session the last holds.
 champion_history = Table(
     "champion_history",

@@ -15,11 +15,13 @@ from adapters.ledger.orders import advance_orders, intend_orders, of_book, read_
 from adapters.ledger.records import (
     begin_once,
     bind_once,
+    change_state_once,
     crown_champion,
     decide_once,
     read_champion,
     read_decision,
     read_start,
+    read_states,
 )
 from adapters.ledger.schema import entries as entries_table
 from adapters.ledger.schema import orders as orders_table
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from quant.ledger.book import BookState
     from quant.ledger.entries import Entry
     from quant.ports import Clock, DecisionRecord, Ledger, OrderStep, SessionStart
+    from quant.risk.state import StateChange
     from quant.trading.orders import Order, OrderEvent
 
 T = TypeVar("T")
@@ -129,6 +132,13 @@ class SqlLedger:
 
     def decision(self, book: str, session: date) -> DecisionRecord | None:
         return transact(self._reader, lambda connection: read_decision(connection, book, session))
+
+    def change_state(self, change: StateChange) -> bool:
+        now = self._clock.now()
+        return transact(self._writer, lambda connection: change_state_once(connection, change, now))
+
+    def state_changes(self, book: str) -> Sequence[StateChange]:
+        return transact(self._reader, lambda connection: read_states(connection, book))
 
     def crown(self, strategy: str, effective_session: date, version: str, evidence: Mapping[str, object] = _NOTHING) -> None:
         now = self._clock.now()

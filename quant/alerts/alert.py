@@ -24,6 +24,7 @@ class AlertKind(StrEnum):
     CHECK = "check"  # a check did not pass
     STALE = "stale"  # a table lacks a session that it should have by now
     RUN = "run"  # a run failed
+    STATE = "state"  # a book may not trade freely
     MISSED = "missed"  # a session's run did not happen
     CHANNEL = "channel"  # a channel of alerts did not take one
     REPORT = "report"  # nothing is wrong: what a session brought

@@ -13,10 +13,13 @@ from urllib.parse import quote
 
 from quant.alerts.alert import Alert, AlertKind, AlertSeverity, Observation
 from quant.quality.rule import Severity
+from quant.risk.state import TradingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+
+    from quant.risk.state import StateChange
 
 FINDING_COLUMNS = frozenset({"session", "symbol", "rule", "severity", "expected", "observed"})
 FRESHNESS_CHECK = "is_fresh"
@@ -129,6 +132,25 @@ def of_missed(missed: Mapping[date, datetime], *, path: str) -> Observation:
         for session, due in missed.items()
     )
     return Observation(scope="sessions", alerts=alerts)
+
+
+def of_trading(book: str, changes: Sequence[StateChange]) -> Observation:
+    """A book that is not ACTIVE, told anew for every change that leaves it so."""
+    scope = f"trading/{book}"
+    newest = changes[-1] if changes else None
+    if newest is None or newest.state is TradingState.ACTIVE:
+        return Observation(scope=scope)
+    alert = Alert(
+        key=f"{scope}/{newest.key}",
+        kind=AlertKind.STATE,
+        severity=AlertSeverity.ERROR,
+        session=newest.session,
+        rule=f"trading state of book {book}",
+        expected="an active book; `afterclose resume --reason` makes it so",
+        observed=f"{newest.state} by {newest.by}: {newest.reason}",
+        path="/assets/orders",
+    )
+    return Observation(scope=scope, alerts=(alert,))
 
 
 def of_channel(channel: str, failure: str | None) -> Observation:

@@ -52,10 +52,10 @@ def whole_shares(quantity: Decimal) -> Decimal:
 
 
 def proposed_orders(*, book: str, session: date, state: BookState, basis: NextBasis, weights: Mapping[str, float]) -> list[Order]:
-    """Orders from what is held to what ``weights`` (signed, of net asset value) want, sorted by symbol, a close before an open.
+    """Orders from what is held to what ``weights`` (signed, of net asset value) want, sorted by symbol, at most one a symbol.
 
     A held name without a price is frozen: it gets no order, and its value is taken out of the capital of its side. A
-    held name without a target goes to zero. A flip is a close and an open.
+    held name without a target goes to zero. A flip is a close now; the next session's decision finds nothing held and opens.
     """
     targets = _target_shares(state, basis, weights)
     orders: list[Order] = []
@@ -63,7 +63,8 @@ def proposed_orders(*, book: str, session: date, state: BookState, basis: NextBa
         if symbol not in basis.prices:
             continue
         held, wanted = basis.quantities.get(symbol, ZERO), targets.get(symbol, ZERO)
-        for leg, change in _legs(held, wanted):
+        leg, change = _step(held, wanted)
+        if change != 0:
             orders.append(
                 Order(
                     book=book,
@@ -95,10 +96,7 @@ def _free_ratio(side: int, state: BookState, basis: NextBasis, weights: Mapping[
     return max(ZERO, 1 - frozen / wanted) if wanted > 0 else ZERO
 
 
-def _legs(held: Decimal, wanted: Decimal) -> list[tuple[Leg, Decimal]]:
+def _step(held: Decimal, wanted: Decimal) -> tuple[Leg, Decimal]:
     if held * wanted < 0:
-        return [(Leg.CLOSE, -held), (Leg.OPEN, wanted)]
-    change = wanted - held
-    if change == 0:
-        return []
-    return [(Leg.OPEN if abs(wanted) > abs(held) else Leg.CLOSE, change)]
+        return Leg.CLOSE, -held
+    return Leg.OPEN if abs(wanted) > abs(held) else Leg.CLOSE, wanted - held

@@ -1,55 +1,169 @@
-"""The review between a proposed order and the broker. Limits fail closed; orders towards zero always pass."""
+"""The review between a proposed order and the broker. Limits fail closed for openings; what only shrinks a holding passes nearly all."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
+from dataclasses import dataclass, replace
+from decimal import ROUND_DOWN, Decimal
 from functools import cache
 from importlib import import_module
+from math import isfinite
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 import quant.risk.limits
+from quant.risk.limit import Limit, OrderLimit, PortfolioLimit
 from quant.trading.orders import Denial, Order, OrderEvent, next_state
+from quant.units import ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from quant.risk.limit import Exposure, Limit, RiskSettings
+    from quant.risk.limit import Exposure, RiskSettings
+
+_ONE = Decimal(1)
+_ROUNDING = 1e-12  # of a sum of weights: what adding them in another order changes
 
 
 @cache
 def limits() -> tuple[Limit, ...]:
-    """Every limit in quant/risk/limits, those on single orders before those on the portfolio, then by name."""
+    """Every limit in quant/risk/limits: those that bind every order, other ones on single orders, those on the portfolio; then by name."""
     modules = [import_module(f"quant.risk.limits.{found.name}") for found in iter_modules(quant.risk.limits.__path__)]
     found: list[Limit] = [module.LIMIT for module in modules]
-    return tuple(sorted(found, key=lambda limit: (limit.on_portfolio, limit.name)))
+    return tuple(
+        sorted(found, key=lambda limit: (isinstance(limit, PortfolioLimit), not getattr(limit, "binds_reducing", False), limit.name))
+    )
 
 
-def review(orders: Sequence[Order], exposure: Exposure, settings: RiskSettings) -> list[Order]:
-    """``orders`` in their order, each PROPOSED or DENIED with the limit that denied it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """An order that a limit made smaller: whole shares before and after."""
 
-    Each limit looks at the portfolio that would result from all orders still standing. While it is breached, the largest opening order that
-    contributes is denied and the rest is looked at again; at most one round an order. So a denied long can cost a short its place
-    under the net limit, and what remains is within all limits as far as opening orders can make it so.
+    client_order_id: str
+    limit: str
+    proposed: Decimal
+    quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """The orders in the order given, each PROPOSED, perhaps cut, or DENIED with the limit that denied it."""
+
+    orders: Sequence[Order]
+    cuts: Sequence[Cut] = ()
+
+
+def review(orders: Sequence[Order], exposure: Exposure, settings: RiskSettings) -> Review:
+    """``orders`` against all limits, on the portfolio that would result from all that stand.
+
+    First every order by itself, then the portfolio's limits in turn until none acts: orders only get smaller, so it ends. What is
+    accepted makes no breach and widens none. By name, order, borrowing and buying power that holds for whatever part of it executes;
+    gross, net, sector and turnover see all of it execute.
     """
-    reviewed = {order.client_order_id: order for order in orders}
-    for _ in orders:
-        denied = _first_breach(list(reviewed.values()), exposure, settings)
-        if denied is None:
-            break
-        reviewed[denied.client_order_id] = denied
-    return list(reviewed.values())
+    return _Reviewing(orders, exposure, settings).done()
 
 
-def _first_breach(orders: Sequence[Order], exposure: Exposure, settings: RiskSettings) -> Order | None:
-    standing = [order for order in orders if order.denial is None]
-    resulting = exposure.after(standing)
-    for limit in limits():
-        allowed = limit.allowed(settings)
-        offenders = [o for o in standing if limit.contributes(resulting, o) and not limit.observe(resulting, o) <= allowed]
-        if offenders:
-            worst = max(offenders, key=lambda o: (o.quantity * o.reference_price, o.symbol))
-            denial = Denial(limit=limit.name, observed=limit.observe(resulting, worst), allowed=allowed, unit=limit.unit)
-            state = next_state(worst.state, OrderEvent.DENY, order=worst.client_order_id)
-            return replace(worst, state=state, denial=denial)
-    return None
+class _Reviewing:
+    def __init__(self, orders: Sequence[Order], exposure: Exposure, settings: RiskSettings) -> None:
+        self._orders, self._exposure, self._settings = list(orders), exposure, settings
+        self._proposed = [order.quantity for order in orders]
+        self._cut_by: dict[int, str] = {}
+        self._reducing = _reducing(orders, exposure)
+
+    def done(self) -> Review:
+        seen: Counter[tuple[str, str]] = Counter()
+        for place, order in enumerate(self._orders):
+            self._judge(place, _with_those_before(self._exposure, order, seen))
+            seen[order.symbol, order.side] += 1
+        portfolio = [limit for limit in limits() if isinstance(limit, PortfolioLimit)]
+        before = None
+        while before != self._orders:
+            before = list(self._orders)
+            for limit in portfolio:
+                self._fit(limit)
+        cuts = [
+            Cut(client_order_id=o.client_order_id, limit=self._cut_by[i], proposed=self._proposed[i], quantity=o.quantity)
+            for i, o in enumerate(self._orders)
+            if i in self._cut_by and o.denial is None
+        ]
+        return Review(orders=self._orders, cuts=cuts)
+
+    def _judge(self, place: int, exposure: Exposure) -> None:
+        order = self._orders[place]
+        for limit in limits():
+            if not isinstance(limit, OrderLimit) or (place in self._reducing and not limit.binds_reducing):
+                continue
+            observed, allowed = limit.observe(exposure, order), limit.allowed(self._settings)
+            if not observed <= allowed:
+                self._deny(place, limit, observed, allowed)
+                return
+
+    def _fit(self, limit: PortfolioLimit) -> None:
+        base, allowed = limit.base(self._exposure), limit.allowed(self._settings)
+        sums, parts = dict(base), dict[str, list[tuple[int, float]]]()
+        for place, order in enumerate(self._orders):
+            if order.denial is None:
+                group, change = limit.part(self._exposure, order, place in self._reducing)
+                sums[group] = sums.get(group, 0.0) + change
+                parts.setdefault(group, []).append((place, change))
+        for group, found in parts.items():
+            total, sign = sums[group], -1 if sums[group] < 0 else 1
+            if abs(total) <= allowed + _ROUNDING:
+                continue
+            adding = [(i, abs(c)) for i, c in found if not (isfinite(total) and c * sign <= 0)]
+            opening = [(i, c) for i, c in adding if i not in self._reducing]
+            left = (self._shrink if limit.shrinks and isfinite(total) else self._drop)(limit, opening, abs(total), allowed)
+            bound = max(allowed, abs(base.get(group, 0.0)))
+            if limit.cuts_reducing and isfinite(left) and left > bound + _ROUNDING:
+                closing = [(i, c) for i, c in adding if i in self._reducing]
+                self._shrink(limit, closing, left, bound)
+
+    def _drop(self, limit: PortfolioLimit, opening: Sequence[tuple[int, float]], total: float, allowed: float) -> float:
+        """Deny the largest until the rest is within; what is left of ``total``."""
+        for place, change in sorted(opening, key=lambda item: (item[1], self._orders[item[0]].symbol), reverse=True):
+            if total <= allowed:
+                break
+            self._deny(place, limit, total, allowed)
+            total -= change
+        return total
+
+    def _shrink(self, limit: PortfolioLimit, some: Sequence[tuple[int, float]], total: float, allowed: float) -> float:
+        """Cut all in proportion, to whole shares; what is left of ``total``."""
+        whole = sum(change for _, change in some)
+        keep = max(0.0, 1 - (total - allowed) / whole) if whole > 0 else 0.0
+        for place, change in some:
+            order = self._orders[place]
+            quantity = (order.quantity * Decimal(repr(keep))).quantize(_ONE, rounding=ROUND_DOWN)
+            total -= change * (1 - float(quantity / order.quantity))
+            if quantity == ZERO:
+                self._deny(place, limit, abs(total), allowed)
+            else:
+                self._orders[place] = replace(order, quantity=quantity)
+                self._cut_by[place] = limit.name
+        return total
+
+    def _deny(self, place: int, limit: Limit, observed: float, allowed: float) -> None:
+        order = self._orders[place]
+        state = next_state(order.state, OrderEvent.DENY, order=order.client_order_id)
+        denial = Denial(limit=limit.name, observed=observed, allowed=allowed, unit=limit.unit)
+        self._orders[place] = replace(order, quantity=self._proposed[place], state=state, denial=denial)
+
+
+def _with_those_before(exposure: Exposure, order: Order, seen: Counter[tuple[str, str]]) -> Exposure:
+    """``exposure`` with the orders of the set that came before ``order`` counted as live."""
+    before = seen[order.symbol, order.side]
+    if not before:
+        return exposure
+    live = exposure.live.get((order.symbol, order.side), 0)
+    return replace(exposure, live={**exposure.live, (order.symbol, order.side): live + before})
+
+
+def _reducing(orders: Sequence[Order], exposure: Exposure) -> set[int]:
+    """Places of the orders that, one after the other, only shrink a holding, whatever they call themselves."""
+    held, places = dict(exposure.quantities), set[int]()
+    for place, order in enumerate(orders):
+        quantity = held.get(order.symbol, 0.0)
+        if quantity * order.side.sign < 0 and float(order.quantity) <= abs(quantity):
+            places.add(place)
+            held[order.symbol] = quantity + float(order.signed_quantity)
+    return places

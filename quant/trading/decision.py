@@ -11,10 +11,11 @@ from quant.ledger.book import BookState
 from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.portfolio.sizing import NextBasis, proposed_orders
 from quant.risk.limit import Exposure, RiskSettings
-from quant.risk.review import review
+from quant.risk.review import Cut, review
+from quant.risk.state import TradingState, Watermark
 from quant.trading.corporate_actions import new_names, under_new_names
 from quant.trading.market import SessionMarket
-from quant.trading.orders import Denial, Order, OrderEvent, next_state
+from quant.trading.orders import Denial, Order, OrderEvent, Side, next_state
 
 RECONCILIATION = "reconciliation"
 """Name of the limit that denies what the broker and the ledger do not agree on."""
@@ -22,9 +23,10 @@ RECONCILIATION = "reconciliation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The orders of one session, PROPOSED (allowed) or DENIED."""
+    """The orders of one session, PROPOSED (allowed) or DENIED, and which of the allowed a limit made smaller."""
 
     orders: Sequence[Order]
+    cuts: Sequence[Cut] = ()
 
     @property
     def allowed(self) -> list[Order]:
@@ -44,12 +46,16 @@ def decide(
     market: SessionMarket,
     targets: pl.DataFrame,
     risk: RiskSettings,
+    watermark: Watermark,
+    trading: TradingState,
+    live: Mapping[tuple[str, Side], int] | None = None,
     blocked: Mapping[str, str] | None = None,
 ) -> Decision:
     """Reviewed orders for the next session from rows of table target_weights of this session.
 
     No rows means no new signal: the book keeps what it holds. Orders have the symbols of the next session, as far as its renames are known.
-    ``blocked``: symbols that a reconciliation found at fault (WHOLE_ACCOUNT: every one) and why; their orders are denied before the review.
+    ``live`` counts orders that are still at the broker, by name and side. ``blocked``: symbols that a reconciliation found at fault
+    (WHOLE_ACCOUNT: every one) and why; their orders are denied before the review.
     """
     if targets.is_empty():
         return Decision(orders=())
@@ -58,15 +64,24 @@ def decide(
     state, market = under_new_names(state, market)
     basis = NextBasis.of(state, market)
     proposed = proposed_orders(book=book, session=market.session, state=state, basis=basis, weights=weights)
+    marks = {s: float(h.mark) / market.upcoming_split_ratio(s) for s, h in state.holdings.items()}
     exposure = Exposure(
         nav=float(state.nav),
         quantities={symbol: float(quantity) for symbol, quantity in basis.quantities.items()},
-        prices={**{s: float(h.mark) for s, h in state.holdings.items()}, **{s: float(p) for s, p in basis.prices.items()}},
+        prices={**marks, **{s: float(p) for s, p in basis.prices.items()}},
         median_volume=basis.median_volume,
+        sectors=risk.sectors,
+        borrow_shares={**risk.max_borrow_shares, **dict.fromkeys(risk.not_shortable, 0.0)},
+        stale=frozenset(s for s in state.holdings if s not in market.closes),
+        live=live or {},
+        watermark=watermark,
+        state=trading,
     )
-    reviewed = [_denied(o) if blocked and (o.symbol in blocked or WHOLE_ACCOUNT in blocked) else o for o in proposed]
-    standing = iter(review([o for o in reviewed if o.denial is None], exposure, risk))
-    return Decision(orders=[o if o.denial is not None else next(standing) for o in reviewed])
+    looked_at = [_denied(o) if blocked and (o.symbol in blocked or WHOLE_ACCOUNT in blocked) else o for o in proposed]
+    reviewed = review([o for o in looked_at if o.denial is None], exposure, risk)
+    named = {o.client_order_id: o for o in reviewed.orders}
+    orders = [o if o.denial is not None else named.get(o.client_order_id) for o in looked_at]
+    return Decision(orders=[o for o in orders if o is not None], cuts=reviewed.cuts)
 
 
 def _denied(order: Order) -> Order:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
 from quant.ledger.entries import EntryKind
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
+from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.corporate_actions import by_new_name, corporate_action_entries, name_after, new_names
 from quant.trading.decision import decide
 from quant.trading.market import SessionMarket
@@ -27,10 +30,12 @@ if TYPE_CHECKING:
 
     from quant.calendar import ExchangeCalendar
     from quant.ledger.entries import Entry
+    from quant.risk.review import Cut
     from quant.trading.replay import BookRules
 
 _WAITING = (OrderState.PENDING_NEW, OrderState.SENT)
 _NEVER_TAKEN = (*_WAITING, OrderState.PROPOSED, OrderState.DENIED, OrderState.MISSED, OrderState.DRY_RUN, OrderState.REJECTED)
+_STANDING = [state for state in OrderState if state.at_broker or state in _WAITING]
 MOST_SKEW = timedelta(seconds=60)
 Evidence = Callable[[DecisionRecord, "Sequence[Order]"], "Mapping[str, Mapping[str, object]]"]
 _ON_SHARES = (EntryKind.SPLIT, EntryKind.RENAME, EntryKind.DELISTING)
@@ -116,9 +121,21 @@ class Desk:
         if self.ledger.decision(self.book, session) is None:
             closing = self.settle(market).closing
             intents = self.ledger.orders(self.book, decided=session)
+            watermark = self.watermark(session)
+            trading, cuts = self._trading_state(session, watermark), ()
             if not intents:
-                decision = decide(book=self.book, state=closing, market=market, targets=targets, risk=self.rules.risk, blocked=blocked)
-                intents = self.ledger.intend([_intent(order) for order in decision.orders])
+                decision = decide(
+                    book=self.book,
+                    state=closing,
+                    market=market,
+                    targets=targets,
+                    risk=self.rules.risk,
+                    watermark=watermark,
+                    trading=trading,
+                    live=Counter((o.symbol, o.side) for o in self.ledger.orders(self.book, states=_STANDING)),
+                    blocked=blocked,
+                )
+                intents, cuts = self.ledger.intend([_intent(order) for order in decision.orders]), decision.cuts
             self._send(session, [order for order in intents if order.state in _WAITING])
             record = DecisionRecord(
                 book=self.book,
@@ -127,7 +144,8 @@ class Desk:
                 model_version=model_version,
                 table_versions=table_versions,
             )
-            self.ledger.record_decision(record, _summary(record, intents), evidence(record, intents))
+            summary = {**_summary(record, intents), "cut": _told(cuts)}
+            self.ledger.record_decision(record, summary, evidence(record, intents))
         return self.ledger.orders(self.book, decided=session)
 
     def _send(self, session: date, waiting: Sequence[Order]) -> None:
@@ -210,6 +228,25 @@ class Desk:
         """The book at the close of a session: the fold of its entries."""
         return self.ledger.state(self.book, through=session)
 
+    def watermark(self, session: date) -> Watermark:
+        """What losses at the close of a session are measured from; the peak starts anew at the session of a resume."""
+        resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE}
+        mark, state, last = Watermark(), BookState(), None
+        for last, part in groupby(self.ledger.entries(self.book, through=session), key=lambda entry: entry.session):
+            entries = list(part)
+            state = state.after(entries)
+            flows = sum((e.cash for e in entries if e.kind is EntryKind.DEPOSIT), ZERO)
+            mark = mark.after(float(state.nav), float(flows))
+            mark = mark.restarted() if last in resumed else mark
+        return mark if last == session else mark.after(mark.closing)
+
+    def _trading_state(self, session: date, watermark: Watermark) -> TradingState:
+        """The book's state after what the session's result changes by itself, which is written down, once by key."""
+        before = state_after(self.ledger.state_changes(self.book))
+        for change in automatic_changes(self.book, session, before, watermark, self.rules.risk):
+            self.ledger.change_state(change)
+        return state_after(self.ledger.state_changes(self.book))
+
     def _require_decision(self, session: date, *, before: date) -> DecisionRecord:
         found = self.ledger.decision(self.book, session)
         if found is None:
@@ -246,6 +283,10 @@ def _endings(outcomes: Sequence[Execution | Expiry]) -> dict[str, OrderEvent]:
             whole = isinstance(outcome, Execution) and outcome.unfilled == 0 and events.get(name) is not OrderEvent.EXPIRE
             events[name] = OrderEvent.FILL if whole else OrderEvent.EXPIRE
     return events
+
+
+def _told(cuts: Sequence[Cut]) -> dict[str, object]:
+    return {c.client_order_id: {"limit": c.limit, "proposed": str(c.proposed), "quantity": str(c.quantity)} for c in cuts}
 
 
 def _summary(record: DecisionRecord, orders: Sequence[Order]) -> dict[str, object]:

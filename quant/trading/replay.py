@@ -13,6 +13,7 @@ from quant.ledger.book import BookState
 from quant.ledger.settings import LedgerSettings
 from quant.ports import AdjustmentConvention, Broker
 from quant.risk.limit import RiskSettings
+from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.brokerage import Answer
 from quant.trading.decision import decide
 from quant.trading.execution import CostSettings
@@ -50,6 +51,7 @@ def replay(
     """
     by_session = {key[0]: part for key, part in targets.partition_by("session", as_dict=True).items()}
     state, pending, previous_decision = BookState(), list[Order](), None
+    watermark, trading = Watermark(), TradingState.ACTIVE
     out: dict[str, list[pl.DataFrame]] = {name: [] for name in ("orders", "fills", "positions", "daily_pnl", "daily_nav")}
     for market in markets:
         late = unforeseen_actions(pending, market, previous_decision)
@@ -66,8 +68,16 @@ def replay(
             ledger=rules.ledger,
             deposit=funds,
         )
+        watermark = watermark.after(float(done.closing.nav), float(done.external_flows))
+        trading = state_after(automatic_changes(book, market.session, trading, watermark, rules.risk), trading)
         decision = decide(
-            book=book, state=done.closing, market=market, targets=by_session.get(market.session, targets.clear()), risk=rules.risk
+            book=book,
+            state=done.closing,
+            market=market,
+            targets=by_session.get(market.session, targets.clear()),
+            risk=rules.risk,
+            watermark=watermark,
+            trading=trading,
         )
         pending = [order for order in decision.allowed if broker.submit(order).answer is Answer.ACCEPTED]
         state, previous_decision = done.closing, decision_at(market)

@@ -155,7 +155,7 @@ def test_rows_that_do_not_fit_the_terminal_are_shown_one_value_a_line_and_none_i
     cli.print_rows([[f"value {n} [of] 9" for n in range(9)]], columns)
     shown = capsys.readouterr().out
     assert all(f"{name}  value {n} [of] 9" in shown for n, name in enumerate(columns))
-    assert [cli._plain(value) for value in (Decimal("2.000000000"), Decimal("0E-9"), Decimal(1000), None)] == ["2", "0", "1000", ""]
+    assert [cli.plain(value) for value in (Decimal("2.000000000"), Decimal("0E-9"), Decimal(1000), None)] == ["2", "0", "1000", ""]
 
 
 def test_every_command_explains_itself():

@@ -37,11 +37,9 @@ def test_only_the_difference_to_what_is_held_is_ordered():
     assert orders(book(cash="50000", A=(500, "100")), {"A": 100.0}, {"A": 0.5}) == []
 
 
-def test_a_flip_is_a_close_and_an_open():
-    assert orders(book(cash="50000", A=(500, "100")), {"A": 100.0}, {"A": -0.5}) == [
-        ("A", "close", "sell", 500),
-        ("A", "open", "sell", 500),
-    ]
+def test_a_flip_is_a_close_now_and_an_open_once_nothing_is_held():
+    assert orders(book(cash="50000", A=(500, "100")), {"A": 100.0}, {"A": -0.5}) == [("A", "close", "sell", 500)]
+    assert orders(book(), {"A": 100.0}, {"A": -0.5}) == [("A", "open", "sell", 500)]
 
 
 def test_a_held_name_without_a_target_goes_to_zero():

@@ -16,6 +16,7 @@ from quant.ledger.entries import Account, Entry, EntryKind
 from quant.ledger.lots import LotBook
 from quant.ledger.settings import LedgerSettings
 from quant.risk.limit import RiskSettings
+from quant.risk.state import TradingState, Watermark
 from quant.trading.attribution import COSTS, GAINS
 from quant.trading.decision import decide
 from quant.trading.execution import CostSettings
@@ -55,7 +56,9 @@ def kept(seed: int, sessions: int = 24) -> tuple[list[SessionMarket], list[Settl
         )
         state = done[-1].closing
         wanted = targets.filter(pl.col("session") == day.session)
-        pending = decide(book="b", state=state, market=day, targets=wanted, risk=WIDE).allowed
+        pending = decide(
+            book="b", state=state, market=day, targets=wanted, risk=WIDE, watermark=Watermark(), trading=TradingState.ACTIVE
+        ).allowed
     return days, done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -15,12 +16,13 @@ from adapters.ledger import open_ledger
 from quant.errors import SequenceError
 from quant.ledger.book import BookState
 from quant.ports import Ledger
+from quant.risk.state import StateChange, TradingState
 from quant.trading.brokerage import Acknowledgement, Answer
 from quant.trading.desk import Desk
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
-from quant.trading.replay import replay
+from quant.trading.replay import BookRules, replay
 from tests.trading.eventful import eventful_markets
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
 
@@ -47,14 +49,31 @@ def decide(desk: Desk, day: SessionMarket, targets: pl.DataFrame):
     return desk.decide(day, rows, decision_at=decided(day), model_version="m", table_versions={})
 
 
-@pytest.mark.parametrize(("seed", "of"), [(1, markets), (2, markets), (3, eventful_markets), (4, eventful_markets)])
-def test_days_in_a_ledger_and_one_replay_give_identical_rows(tmp_path: Path, seed: int, of: Callable[..., list[SessionMarket]]):
+TIGHT = replace(RULES, risk=RULES.risk.model_copy(update={"max_daily_loss_ratio": 0.002, "max_drawdown_ratio": 0.03}))
+
+
+@pytest.mark.parametrize(
+    ("seed", "of", "rules"),
+    [
+        (1, markets, RULES),
+        (2, markets, RULES),
+        (3, eventful_markets, RULES),
+        (4, eventful_markets, RULES),
+        (1, markets, TIGHT),
+        (2, markets, TIGHT),
+    ],
+)
+def test_days_in_a_ledger_and_one_replay_give_identical_rows(
+    tmp_path: Path, seed: int, of: Callable[..., list[SessionMarket]], rules: BookRules
+):
     days = of(seed, sessions=15)
     targets = random_targets(seed, days, book="paper")
-    whole = replay(book="paper", markets=days, targets=targets, broker=exchange(days), rules=RULES, deposit=DEPOSIT, decision_at=decided)
+    whole = replay(book="paper", markets=days, targets=targets, broker=exchange(days), rules=rules, deposit=DEPOSIT, decision_at=decided)
+    stopped = set(whole["orders"]["denied_by"].drop_nulls()) & {"reducing", "halted", "daily_loss", "drawdown"}
+    assert bool(stopped) == (rules is TIGHT)
     parts: dict[str, list[pl.DataFrame]] = {name: [] for name in whole}
     for day in days:
-        desk = desk_of(tmp_path, days)  # a new process each day, as far as state goes
+        desk = replace(desk_of(tmp_path, days), rules=rules)  # a new process each day, as far as state goes
         done = desk.settle(day)
         parts["fills"].append(fill_rows([x for x in done.outcomes if isinstance(x, Execution)]))
         parts["positions"].append(position_rows("paper", day.session, desk.state(day.session)))
@@ -65,6 +84,32 @@ def test_days_in_a_ledger_and_one_replay_give_identical_rows(tmp_path: Path, see
         daily = pl.concat(parts[name])
         keys = [c for c in ("session", "symbol", "leg") if c in rows.columns]
         assert daily.sort(keys).equals(rows.sort(keys)), name
+
+
+def test_a_drawdown_halts_by_itself_once_and_a_resume_measures_from_where_it_was(tmp_path: Path):
+    days = markets(1, sessions=15)
+    targets = random_targets(1, days, book="paper")
+    desk = replace(desk_of(tmp_path, days), rules=replace(RULES, risk=RULES.risk.model_copy(update={"max_drawdown_ratio": 0.005})))
+    halted = None
+    for day in days:
+        orders = decide(desk, day, targets)
+        changes = desk.ledger.state_changes("paper")
+        if halted is None and changes:
+            halted = day.session
+            assert [(c.by, c.state, c.session) for c in changes] == [("drawdown", TradingState.HALTED, halted)]
+            assert {o.denial.limit for o in orders if o.denial} == {"halted"} == {o.denial and o.denial.limit for o in orders}
+            decide(desk, day, targets)
+            assert desk.ledger.state_changes("paper") == changes
+            assert [row[3]["reason"] for row in desk.ledger.audit("trading_state")] == [changes[0].reason]
+            back = StateChange(book="paper", session=halted, key="c", state=TradingState.ACTIVE, reason="looked at", by="command")
+            assert desk.ledger.change_state(back)
+            assert not desk.ledger.change_state(back)
+            assert desk.watermark(halted).drawdown == 0
+        elif halted == CALENDAR.previous(day.session):
+            assert desk.watermark(day.session).peak >= desk.watermark(halted).closing
+            assert desk.watermark(day.session).drawdown <= 0.005 or len(changes) == 3
+            return
+    pytest.fail("nothing halted the book")
 
 
 def test_a_session_run_again_changes_nothing(tmp_path: Path):
@@ -112,7 +157,7 @@ class _Cut:
 
     def __getattr__(self, name: str):
         call = getattr(self._inner, name)
-        if name not in ("post", "intend", "advance", "record_decision", "record", "submit"):
+        if name not in ("post", "intend", "advance", "record_decision", "record", "change_state", "submit"):
             return call
 
         def cut(*args: object, **options: object):

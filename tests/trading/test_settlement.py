@@ -16,6 +16,7 @@ from quant.ledger.book import BookState, Holding
 from quant.ledger.entries import EntryKind
 from quant.ports import AdjustmentConvention
 from quant.risk.limit import RiskSettings
+from quant.risk.state import TradingState, Watermark
 from quant.tables import TABLES
 from quant.trading.attribution import COSTS, GAINS
 from quant.trading.decision import decide
@@ -178,7 +179,15 @@ def test_the_next_sessions_orders_have_its_names_and_none_is_for_what_is_deliste
     day = SessionMarket(session=DAY, closes=prices, median_volume=dict.fromkeys(prices, 1e6), upcoming=upcoming)
     targets = pl.DataFrame({"symbol": ["OLD", "GONE"], "target_weight": [0.9, 0.1]})
     state = BookState(cash=Decimal(1000), holdings=held_)
-    orders = decide(book="b", state=state, market=day, targets=targets, risk=RiskSettings(max_name_ratio=1, max_net_ratio=1)).orders
+    orders = decide(
+        book="b",
+        state=state,
+        market=day,
+        targets=targets,
+        risk=RiskSettings(max_name_ratio=1, max_net_ratio=1),
+        watermark=Watermark(),
+        trading=TradingState.ACTIVE,
+    ).orders
     assert [(o.symbol, o.reference_price) for o in orders] == [("NEW", 5)]
     assert (orders[0].leg, orders[0].quantity < 200) == (Leg.OPEN, True)  # on top of the 200 that it has after the split
 

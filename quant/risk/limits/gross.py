@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from quant.risk.limit import Limit
+from quant.risk.limit import PortfolioLimit
 
-LIMIT = Limit(
+LIMIT = PortfolioLimit(
     name="gross_exposure",
     unit="of net asset value",
-    on_portfolio=True,
     allowed=lambda settings: settings.max_gross_ratio,
-    observe=lambda exposure, order: sum(abs(weight) for weight in exposure.weights.values()),
+    base=lambda exposure: {"": exposure.gross},
+    part=lambda exposure, order, reducing: ("", -exposure.traded(order) if reducing else exposure.traded(order)),
 )

@@ -1,29 +1,17 @@
-"""Absolute sum of weights of the resulting portfolio; only orders in the direction of the excess can widen it."""
+"""Absolute sum of weights of the resulting portfolio. Where one side is denied, the other is cut in proportion: openings to within the
+limit, and after them orders that shrink a holding, as far as they would make or widen a breach.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from quant.risk.limit import PortfolioLimit
 
-from quant.risk.limit import Exposure, Limit
-
-if TYPE_CHECKING:
-    from quant.trading.orders import Order
-
-
-def _net(exposure: Exposure) -> float:
-    return sum(exposure.weights.values())
-
-
-def _widens(exposure: Exposure, order: Order) -> bool:
-    # Closing a short widens a long excess, yet it always reduces risk by name: only openings are ever denied.
-    return order.leg == "open" and order.side.sign * _net(exposure) > 0
-
-
-LIMIT = Limit(
+LIMIT = PortfolioLimit(
     name="net_exposure",
     unit="of net asset value",
-    on_portfolio=True,
     allowed=lambda settings: settings.max_net_ratio,
-    observe=lambda exposure, order: abs(_net(exposure)),
-    contributes=_widens,
+    base=lambda exposure: {"": sum(exposure.weights.values())},
+    part=lambda exposure, order, reducing: ("", order.side.sign * exposure.traded(order)),
+    shrinks=True,
+    cuts_reducing=True,
 )

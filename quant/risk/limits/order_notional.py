@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quant.risk.limit import Limit
+from quant.risk.limit import OrderLimit
 
-LIMIT = Limit(
+LIMIT = OrderLimit(
     name="order_notional",
     unit="USD",
     allowed=lambda settings: settings.max_order_notional_usd,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from quant.risk.limit import Exposure, Limit
+from quant.risk.limit import Exposure, OrderLimit
 
 if TYPE_CHECKING:
     from quant.trading.orders import Order
@@ -16,7 +16,7 @@ def _participation(exposure: Exposure, order: Order) -> float:
     return float(order.quantity) / volume if volume > 0 else inf
 
 
-LIMIT = Limit(
+LIMIT = OrderLimit(
     name="participation",
     unit="of 20-session median volume",
     allowed=lambda settings: settings.max_volume_ratio,
