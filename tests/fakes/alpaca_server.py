@@ -78,10 +78,15 @@ class AlpacaServer:
     asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC")
-        self._daily = _by_symbol(self.bars.with_columns(at=midnight))
+        self.serve(self.bars)
         self._minutes = _by_symbol(self.minutes) if self.minutes is not None else {}
         self._corporate = self._listed()
+
+    def serve(self, bars: pl.DataFrame) -> None:
+        """From now on answer with these daily bars."""
+        self.bars = bars
+        midnight = pl.col("session").cast(pl.Datetime("us")).dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC")
+        self._daily = _by_symbol(bars.with_columns(at=midnight))
 
     def __enter__(self) -> AlpacaServer:
         handler = type("Handler", (_Handler,), {"alpaca": self})
