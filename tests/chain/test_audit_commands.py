@@ -147,7 +147,7 @@ def test_an_order_is_explained_down_to_its_raw_rows_and_every_bit_comes_out_agai
     places = [said.stdout.index(f"── {link}") for link in (*LINKS, "raw rows", "corporate actions that entered", "gate")]
     assert places == sorted(places)
     again = [line.split("  ")[0] for line in said.stdout.splitlines() if re.match(r"equal|different|not again", line)]
-    assert (len(again), set(again)) == (16, {"equal"})
+    assert (len(again), set(again)) == (17, {"equal"})
     told = json.loads(made.run("explain", order["client_order_id"], "--replay", "--json").stdout)
     links = {link["what"].split()[0]: link for link in walk(told["lineage"])}
     assert len(links["feature"]["values"]) == 158
