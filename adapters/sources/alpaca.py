@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 from polars.exceptions import PolarsError
 
-from adapters.sources.alpaca_actions import dated_values, malformed, renames
+from adapters.sources.alpaca_actions import dated_values, is_due, malformed, name_change, renames
 from adapters.sources.published import with_published_returns
 from adapters.sources.span import require_reachable
 from quant.errors import InputError, expected
@@ -170,7 +170,8 @@ class AlpacaSource:
             for name in spans:
                 owners.setdefault(name.symbol, []).append((label, name))
         # Alpaca selects by the day on which it processes an action, which for a dividend is the day it is paid.
-        listed = self._listed_actions(sorted(owners), first - _ANNOUNCED, last + _PAID)
+        processed = self._listed_actions(sorted(owners), first - _ANNOUNCED, last + _PAID)
+        listed = {kind: [item for item in items if is_due(item, first, last)] for kind, items in processed.items()}
         changes = listed.pop("name_changes", []) if self._asof == "-" else []
         made = [*dated_values(listed, self._open_on, self._close_before), *renames(changes, set(self._universe))]
         rows = [
@@ -248,15 +249,24 @@ class AlpacaSource:
         return datetime.combine(date.fromisoformat(day["date"]), time.fromisoformat(day[name]), self._calendar.zone).astimezone(UTC)
 
     def _rows(
-        self, timeframe: str, symbols: Sequence[str], start: datetime, end: datetime, *, adjustment: Literal["raw", "all"] = "raw"
+        self,
+        timeframe: str,
+        symbols: Sequence[str],
+        start: datetime,
+        end: datetime,
+        *,
+        adjustment: Literal["raw", "all"] = "raw",
+        asof: date | Literal["-"] | None = None,
     ) -> pl.DataFrame:
-        """The instant ``at`` (UTC), symbol and the columns of a bar, of those symbols only, page by page."""
+        """The instant ``at`` (UTC), symbol and the columns of a bar, of those symbols only, page by page. ``asof`` replaces that of the
+        universe.
+        """
         asked = {
             "timeframe": timeframe,
             "start": start.isoformat(),
             "end": end.isoformat(),
             "feed": self._feed,
-            "asof": str(self._asof),
+            "asof": str(asof or self._asof),
             "adjustment": adjustment,
             "limit": _PAGE_ROWS,
             "sort": "asc",
@@ -270,17 +280,25 @@ class AlpacaSource:
 
     def _open_on(self, symbol: str, day: date) -> float | None:
         """Raw open of any symbol on a session; None while that is not out, and if it did not trade."""
-        return self._priced(symbol, day, day, "open")
+        return self._priced(symbol, day, day, "open", asof="-")
 
     def _close_before(self, symbol: str, day: date) -> float | None:
-        """Raw close of any symbol in the last session before a day on which it traded."""
-        return self._priced(symbol, day - _LONGEST_CLOSURE, day - timedelta(days=1), "close")
+        """Raw close before a day, in the last session with a trade, of any symbol: as it was called then, or is from that day on."""
+        span = day - _LONGEST_CLOSURE, day - timedelta(days=1)
+        closes = (self._priced(symbol, *span, "close", asof=asof) for asof in ("-", day))
+        return next((close for close in closes if close is not None), None)
 
-    def _priced(self, symbol: str, first: date, last: date, name: str) -> float | None:
+    def _priced(self, symbol: str, first: date, last: date, name: str, *, asof: date | Literal["-"]) -> float | None:
+        """``asof`` is not that of the universe: on that day the symbol may be another company's. One that Alpaca refuses has no price."""
         end = min(last, self.last_session(self._clock.now()))
         if first > end:
             return None
-        rows = self._rows("1Day", [symbol], _midnight(first, self._calendar), _midnight(end, self._calendar)).sort("at")
+        span = _midnight(first, self._calendar), _midnight(end, self._calendar)
+        try:
+            rows = self._rows("1Day", [symbol], *span, asof=asof).sort("at")
+        except InputError as error:
+            _LOG.warning("%s", error)
+            return None
         return None if rows.is_empty() else rows[name][-1]
 
     def _require_known(self, without_bars: set[str]) -> None:
@@ -302,7 +320,8 @@ class AlpacaSource:
         wanted = set(self._universe)
         for _ in range(_RENAMES_IN_A_ROW):
             listed = self._listed_actions(sorted(wanted), min(first, self._asof), max(last, self._asof), types="name_change")
-            changes |= _renames(listed.get("name_changes", []))
+            named = (name_change(item) for item in listed.get("name_changes", []))
+            changes |= {Rename(day=day, old=old, new=new) for day, old, new in named}
             asked |= wanted
             wanted = {symbol for change in changes for symbol in (change.old, change.new)} - asked
             if not wanted:
@@ -316,7 +335,7 @@ class AlpacaSource:
         for some in _portions(symbols):
             for page in self._corporate.pages("/corporate-actions", {**asked, "symbols": ",".join(some)}, "corporate_actions"):
                 for kind, items in page.items():
-                    found.setdefault(kind, {}).update((json.dumps(item, sort_keys=True), item) for item in items)
+                    found.setdefault(kind, {}).update((json.dumps(item, sort_keys=True), item) for item in items or ())
         return {kind: [items[content] for content in sorted(items)] for kind, items in found.items()}
 
 
@@ -339,13 +358,6 @@ def names_of(label: str, asof: date, changes: Iterable[Rename]) -> list[Name]:
             symbol, at = change.new, change.day
     ends = [*(day - timedelta(days=1) for day, _ in starts[1:]), date.max]
     return [Name(symbol=symbol, first=first, last=last) for (first, symbol), last in zip(starts, ends, strict=True)]
-
-
-def _renames(listed: Iterable[Mapping[str, Any]]) -> set[Rename]:
-    try:
-        return {Rename(day=date.fromisoformat(c["process_date"]), old=c["old_symbol"], new=c["new_symbol"]) for c in listed}
-    except (KeyError, TypeError, ValueError) as error:
-        raise malformed("name changes with process_date, old_symbol and new_symbol", repr(error), "/corporate-actions") from None
 
 
 def _bar_rows(page: Mapping[str, Any]) -> pl.DataFrame:

@@ -52,20 +52,40 @@ def dated_values(
 def renames(changes: Iterable[Mapping[str, Any]], universe: Collection[str]) -> Iterator[Dated]:
     """Name changes as renames, where both names are of the universe: a holding must not go to a symbol that has no bars here."""
     for item in changes:
-        try:
-            day, old, new = date.fromisoformat(item["process_date"]), str(item["old_symbol"]), str(item["new_symbol"])
-        except (KeyError, TypeError, ValueError):
-            raise malformed("name_changes with process_date, old_symbol and new_symbol", json.dumps(item, sort_keys=True), _PATH) from None
+        day, old, new = name_change(item)
         if old in universe and new not in universe:
             _LOG.warning("source alpaca: %s is %s from %s on; add %s to the universe to follow it", old, new, day, new)
-        elif old in universe:
+        elif old in universe and new != old:  # else the company's name or its CUSIP changed
             yield Dated(ex_date=day, symbol=old, kind="rename", value=1.0, new_symbol=new)
+
+
+def name_change(item: Mapping[str, Any]) -> tuple[date, str, str]:
+    """Day, old and new symbol; FeedFaultError without one of them."""
+    try:
+        if item["old_symbol"] and item["new_symbol"]:
+            return date.fromisoformat(item["process_date"]), str(item["old_symbol"]), str(item["new_symbol"])
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise malformed("name_changes with process_date, old_symbol and new_symbol", json.dumps(item, sort_keys=True), _PATH)
+
+
+def is_due(item: Mapping[str, Any], first: date, last: date) -> bool:
+    """Whether an action goes ex, or into effect, from first to last; one without a day counts, for what reads it to refuse."""
+    try:
+        return first <= _day(item) <= last
+    except (KeyError, TypeError, ValueError):
+        return True
 
 
 def malformed(what: str, found: str, path: str) -> FeedFaultError:
     """The error for a reply of another form."""
     where = path if path.startswith("source alpaca") else f"source alpaca, {path}"
     return FeedFaultError(expected(what, found=found[:400], where=where, do="run this again; if it stays so, report it to Alpaca"))
+
+
+def _day(item: Mapping[str, Any]) -> date:
+    """The day on which it takes effect, where that is known; else its ex-date or, of a kind without one, the day that it is processed."""
+    return date.fromisoformat(item.get("effective_date") or item["ex_date" if "ex_date" in item else "process_date"])
 
 
 def _is_nothing(kind: str, item: Mapping[str, Any]) -> bool:
@@ -100,6 +120,8 @@ def _known(kind: str, items: list[dict[str, Any]], made_of: Callable[[Mapping[st
             raise malformed(f"{kind} with its symbols, day and rates", json.dumps(item, sort_keys=True), _PATH) from None
         if made is None:
             unpriced.append(item)
+        elif not 0 <= made.value < float("inf"):
+            raise malformed(f"{kind} with rates that are not negative", json.dumps(item, sort_keys=True), _PATH)
         else:
             yield made
     if unpriced:
@@ -118,7 +140,7 @@ def _spun_off(item: Mapping[str, Any], open_on: Callable[[str, date], float | No
 
 def _ended(kind: str, item: Mapping[str, Any], close_before: Callable[[str, date], float | None]) -> Dated | None:
     """A delisting at what a share became worth: cash, shares of the acquirer at their close before, or nothing."""
-    day = date.fromisoformat(item.get("effective_date") or item["process_date"])
+    day = _day(item)
     if kind == "worthless_removals":
         return Dated(ex_date=day, symbol=str(item["symbol"]), kind="delisting", value=0.0)
     if kind == "cash_mergers":

@@ -306,13 +306,18 @@ BAD_ITEMS = [
     ("forward_splits", {"symbol": "AAPL", "new_rate": 2, "old_rate": 0, "ex_date": "2022-05-09"}),
     ("forward_splits", {"symbol": "AAPL", "new_rate": 2, "ex_date": "2022-05-09"}),
     ("reverse_splits", {"symbol": "AAPL", "new_rate": 0, "old_rate": 2, "ex_date": "2022-05-09"}),
+    ("cash_mergers", {"acquiree_symbol": "AAPL", "acquirer_symbol": "METV", "rate": -1.0}),
+    ("cash_mergers", {"acquiree_symbol": "AAPL", "acquirer_symbol": "METV", "rate": None}),
+    ("stock_mergers", {"acquiree_symbol": "AAPL", "acquiree_rate": 0, "acquirer_symbol": "METV", "acquirer_rate": 1}),
+    ("spin_offs", {"source_symbol": "AAPL", "source_rate": 4, "new_symbol": "METV", "new_rate": -1, "ex_date": "2022-05-09"}),
+    ("name_changes", {"old_symbol": "AAPL", "new_symbol": None}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "item"), BAD_ITEMS)
 def test_an_action_without_a_meaning_is_a_fault_of_the_feed_that_shows_it(opened: Opened, kind: str, item: dict[str, object]):
     source, _ = opened(AlpacaServer(bars=BARS, corporate={kind: [{**item, "process_date": "2022-05-09"}]}))
-    with pytest.raises(FeedFaultError, match=rf'expected {kind} with ex_date, symbol and a rate .*, found \{{.*"symbol": "AAPL"'):
+    with pytest.raises(FeedFaultError, match=rf'expected {kind} with .*, found \{{.*symbol": "AAPL"'):
         source.actions(SESSIONS[0], SESSIONS[-1])
 
 
@@ -432,3 +437,58 @@ def test_whatever_the_renames_a_company_has_one_name_on_every_day_and_its_own_on
     assert names[-1].last == date.max
     assert all(later.first - earlier.last == timedelta(days=1) for earlier, later in pairwise(names))
     assert [name.symbol for name in names if name.first <= asof <= name.last] == ["A"]
+
+
+def test_what_was_given_or_paid_in_shares_is_priced_by_the_company_that_had_the_name_that_day(opened: Opened):
+    later = date(2022, 6, 20)
+    spun = [(SESSIONS[0], "CORE"), (later, "COREX")]
+    other = [(SESSIONS[0], "ELSE"), (later, "CORE")]  # takes the name over: on the day asof it is theirs
+    bars = pl.concat([
+        BARS,
+        daily("CORE", [day for day in SESSIONS if day < later], 20.0),
+        daily("COREX", [day for day in SESSIONS if day >= later], 21.0),
+        daily("ELSE", [day for day in SESSIONS if day < later], 500.0),
+    ])  # fmt: skip
+    paid = {"acquiree_symbol": "META", "acquiree_rate": 1, "acquirer_symbol": "CORE", "acquirer_rate": 1}
+    listed = {
+        "spin_offs": [{**SPUN, "new_symbol": "CORE"}],
+        "stock_mergers": [{**paid, "acquiree_symbol": "METV", "process_date": str(SESSIONS[6])}],
+    }
+    source, _ = opened(AlpacaServer(bars=bars, companies=[spun, other], corporate=listed), universe=["AAPL", "METV"])
+    assert source.actions(SESSIONS[0], SESSIONS[-1])["value"].to_list() == pytest.approx([20.05 / 4, 20.05])
+
+
+def test_a_change_of_the_company_name_alone_is_no_rename(opened: Opened):
+    change = {"old_symbol": "AAPL", "new_symbol": "AAPL", "old_cusip": "0", "new_cusip": "1", "process_date": str(SESSIONS[4])}
+    source, _ = opened(AlpacaServer(bars=BARS, corporate={"name_changes": [change]}), asof="-", universe=["AAPL"])
+    assert source.actions(SESSIONS[0], SESSIONS[-1]).is_empty()
+
+
+def test_what_lies_outside_the_days_asked_for_costs_no_question_no_warning_and_no_fault(opened: Opened, caplog: pytest.LogCaptureFixture):
+    ahead = str(SESSIONS[-1] + timedelta(days=90))
+    listed = {
+        "redemptions": [{"symbol": "AAPL", "rate": 10.0, "process_date": ahead}],
+        "spin_offs": [{**SPUN, "ex_date": ahead, "process_date": ahead}, {**SPUN}],
+        "cash_mergers": [{"acquiree_symbol": "AAPL", "rate": None, "process_date": ahead, "effective_date": ahead}],  # not agreed on yet
+    }
+    source, server = opened(AlpacaServer(bars=BARS, corporate=listed))
+    with caplog.at_level(logging.WARNING):
+        assert source.actions(SESSIONS[8], SESSIONS[-1]).is_empty()
+    assert caplog.text == ""
+    assert "/v2/stocks/bars" not in server.paths()
+
+
+def test_a_name_that_alpaca_refuses_to_price_leaves_the_other_actions(opened: Opened, caplog: pytest.LogCaptureFixture):
+    listed = {"spin_offs": [{**SPUN, "new_symbol": "CORE-WI"}]}
+    dividend = actions(action(SESSIONS[4], "AAPL", "dividend", 0.5))
+    source, _ = opened(AlpacaServer(bars=BARS, actions=dividend, corporate=listed))
+    with caplog.at_level(logging.WARNING):
+        assert source.actions(SESSIONS[0], SESSIONS[-1])["kind"].to_list() == ["dividend"]
+    assert "1 of spin_offs without a price" in caplog.text
+
+
+def test_a_kind_without_items_is_none(opened: Opened):
+    server = Answering(bars=BARS)
+    server.body = {"corporate_actions": {"cash_dividends": None}, "next_page_token": None}  # as a list is written that never was made
+    source, _ = opened(server)
+    assert source.actions(SESSIONS[0], SESSIONS[-1]).is_empty()
