@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+import stamina
 
 from adapters.clock import SystemClock
 from adapters.sources.sample import SampleSource
@@ -19,6 +20,7 @@ from quant.calendar import exchange_calendar
 from quant.errors import InputError
 from quant.ports import SessionStart
 from tests.chain.conftest import Root, files_source, settings_of
+from tests.fakes.alpaca_server import KEY_ID, SECRET, AlpacaServer, Fault
 
 FIRST, END = date(2011, 1, 3), date(2013, 1, 4)
 D1, D2, D3 = date(2013, 1, 2), date(2013, 1, 3), date(2013, 1, 4)
@@ -148,3 +150,34 @@ def test_without_the_section_there_is_no_second_source_and_a_booked_session_keep
     assert one.begun(plain.ledger, D1) == start
     with pytest.raises(InputError, match=r"\[cross_check\] kind = none in session .*, found \[cross_check\] kind = files"):
         two.begun(plain.ledger, D1)
+
+
+ALPACA_PEER = """
+[cross_check]
+kind = "alpaca"
+universe = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+[cross_check.alpaca]
+asof = 2013-01-04
+first_session = 2011-01-03
+data_url = "{url}"
+"""
+
+
+@pytest.mark.slow
+def test_alpaca_is_the_second_source_of_files_and_its_outage_costs_a_warning(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("APCA_API_KEY_ID", KEY_ID)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+    peers = moved(moved(BARS, D1, "IBM", 1.01), D1, "AAPL", 1.06).with_columns(vwap=pl.col("close"))
+    with AlpacaServer(bars=peers) as server, stamina.set_testing(True, attempts=2):
+        root = root_of(tmp_path / "data", put(tmp_path / "files"), instance, paper_start=D1, extra=ALPACA_PEER.format(url=server.url))
+        _, answered = ingest_and_judge(root, D1)
+        server.faults.extend([Fault.BROKEN] * 20)
+        _, silent = ingest_and_judge(root, D2)
+    assert warned(answered, "second_source_answered") == [(True, "bars of 5 symbols")]
+    assert found(root, "r19_sources_differ") == [(D1, "AAPL", "block"), (D1, "IBM", "warn")]
+    assert root.table("peer_bars")["source"].unique().to_list() == ["alpaca"]
+    ((passed, told),) = warned(silent, "second_source_answered")
+    assert (passed, "500 internal server error" in told) == (False, True)
+    assert root.lake.read("accepted_bars", first=D2, last=D2).height == 5
