@@ -27,11 +27,14 @@ _SPELLS = pl.Schema({"symbol": pl.String, "until": pl.Date, "security": pl.Strin
 
 
 def endings(actions: pl.DataFrame) -> pl.DataFrame:
-    """symbol, ex_date, kind, new_symbol of the renames and delistings among ``actions``: from the ex_date on the symbol is not theirs."""
+    """symbol, ex_date, kind, new_symbol of the renames and delistings among ``actions``: from the ex_date on the symbol is not theirs. One
+    that is renamed and delisted on one day is delisted, as it is in a book.
+    """
     return (
         actions.filter(pl.col("kind").is_in((RENAME, DELISTING)))
         .select("symbol", "ex_date", "kind", "new_symbol")
-        .sort("ex_date", "symbol")
+        .sort("ex_date", "symbol", "kind", "new_symbol")
+        .unique(["ex_date", "symbol"], keep="first", maintain_order=True)
     )
 
 
@@ -74,7 +77,9 @@ def listings(ends: pl.DataFrame, calendar: ExchangeCalendar) -> pl.DataFrame:
 
 
 def named(rows: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
-    """``rows`` (session, symbol, ...) as by_security gives them, in whatever number they are there for a session."""
+    """``rows`` (session, symbol, ...) as by_security gives them, in whatever number they are there for a session, with traded_as always."""
+    if ends.is_empty():
+        return rows.with_columns(traded_as="symbol")
     return _named(rows.with_columns(traded_as="symbol"), ends, "session", exact=False)
 
 

@@ -90,7 +90,7 @@ def gate(
         calendar=calendar,
         absent=absent,
         settings=settings,
-        ended=ends.select("symbol", "ex_date"),
+        ended=ends,
     )
     released = in_force(RELEASES.to_frame() if releases is None else releases, judged)
     on_rows = _found(view, over_findings=False)

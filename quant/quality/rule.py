@@ -100,7 +100,7 @@ class GateView:
     """What rules see. ``rows``: raw_bars as of an instant with sessions in first..last. ``earlier``: SEEN of each bar received, whatever
     its faults, of the ``earlier_sessions`` sessions before ``first``. ``moves`` and ``jumps``: see quant.quality.moves. ``absent``: columns
     that the source never has. ``flagged``: session, symbol of the row rules' blocking findings and of those that tell of the feed, but for
-    released rows; empty while these run. ``ended``: symbol, ex_date of the renames and delistings that are known.
+    released rows; empty while these run. ``ended``: the renames and delistings that are known (quant.market.securities.endings).
     """
 
     rows: pl.DataFrame

@@ -51,6 +51,13 @@ def test_a_renamed_security_has_one_name_and_each_row_the_symbol_it_traded_under
     assert_frame_equal(as_traded(named, named), rows.sort("session", "symbol"))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_is_renamed_and_delisted_on_one_day_is_delisted_in_whatever_order_that_is_told(order: int):
+    known = ends(*[(3, "A", "B"), (3, "A", None)][::order])
+    assert securities(bars(A=(0, 2), B=(3, 4)), known) == {f"A until {DAYS[3]}": [0, 1, 2], "B": [3, 4]}
+    checked(instruments(bars(A=(0, 2), B=(3, 4)), known, exchange_calendar()), TABLES["instruments"])
+
+
 def test_renames_follow_each_other():
     assert securities(bars(A=(0, 1), B=(2, 3), C=(4, 4)), ends((4, "B", "C"), (2, "A", "B"))) == {"C": [0, 1, 2, 3, 4]}
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from quant.calendar import exchange_calendar
 from quant.errors import ContractError
 from quant.market.contracts import checked
+from quant.market.securities import endings, listings
 from quant.quality.gate import GateResult, gate, stopped_sessions
 from quant.quality.release import RELEASES
 from quant.quality.rule import Beside, GateSettings
@@ -210,6 +211,8 @@ cells = st.tuples(st.integers(0, len(DAYS) - 1), st.sampled_from(FIVE))
 
 
 splits = st.dictionaries(cells, st.sampled_from([2.0, 0.5, 1.5]), max_size=3)
+Ends = dict[str, tuple[int, str]]  # of a symbol: the session from which on it is not its company's, and that one's new symbol or ""
+endings_of = st.dictionaries(st.sampled_from(FIVE), st.tuples(st.integers(1, len(DAYS) - 1), st.sampled_from(["", "new"])), max_size=3)
 levels = st.dictionaries(cells, st.sampled_from([2.0, 0.5, 1.5, 0.01]), max_size=3)
 
 
@@ -218,8 +221,11 @@ def panel(
     level: dict[tuple[int, str], float],
     listed: dict[str, int] | None = None,
     delisted: dict[str, int] | None = None,
+    ends: Ends | None = None,
 ) -> pl.DataFrame:
-    """``at``: faults of one row; ``level``: new shares per old from a session on, recorded or not."""
+    """``at``: faults of one row; ``level``: new shares per old from a session on, recorded or not. A symbol delisted by ``ends`` is
+    used again at once.
+    """
 
     def rows(n: int, symbol: str) -> list[Row]:
         new = prod(value for (since, whose), value in level.items() if whose == symbol and since <= n)
@@ -230,11 +236,20 @@ def panel(
         for n, symbol in product(range(len(DAYS)), FIVE)
         if (listed or {}).get(symbol, 0) <= n <= (delisted or {}).get(symbol, 99)
     ]
-    return raw(*(row for n, symbol in there for row in rows(n, symbol)))
+    bars = raw(*(row for n, symbol in there for row in rows(n, symbol)))
+    for symbol, (n, new) in (ends or {}).items():
+        moved = (pl.col("symbol") == symbol) & (pl.col("session") >= DAYS[n])
+        bars = bars.with_columns(symbol=pl.when(moved).then(pl.lit(symbol + new)).otherwise("symbol"))
+    return bars
 
 
-def recorded(at: dict[tuple[int, str], float]) -> Beside:
-    return Beside(actions=actions(*((str(DAYS[n]), symbol, "split", value) for (n, symbol), value in at.items())))
+def recorded(at: dict[tuple[int, str], float], ends: Ends | None = None, *, through: date = DAYS[-1]) -> Beside:
+    """The splits and endings that go ex up to ``through``."""
+    split = [(str(DAYS[n]), symbol, "split", value) for (n, symbol), value in at.items()]
+    renamed = [(str(DAYS[n]), symbol, "rename", 1.0, symbol + new) for symbol, (n, new) in (ends or {}).items() if new]
+    delisted = [(str(DAYS[n]), symbol, "delisting", 1.0) for symbol, (n, new) in (ends or {}).items() if not new]
+    known = actions(*split, *renamed, *delisted).filter(pl.col("ex_date") <= through)
+    return Beside(actions=known, listings=listings(endings(known), XNYS))
 
 
 @settings(max_examples=6)
@@ -244,16 +259,20 @@ def recorded(at: dict[tuple[int, str], float]) -> Beside:
     split=splits,
     listed=st.dictionaries(st.sampled_from(FIVE), st.integers(0, 6)),
     delisted=st.dictionaries(st.sampled_from(FIVE), st.integers(3, 9)),
+    ends=endings_of,
 )
-@example(at={(8, "A"): "busy"}, level={(8, "A"): 2.0}, split={}, listed={}, delisted={})  # held or not: by the volumes before the jump
+@example(
+    at={(8, "A"): "busy"}, level={(8, "A"): 2.0}, split={}, listed={}, delisted={}, ends={}
+)  # held or not: by the volumes before the jump
 def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
     at: dict[tuple[int, str], str],
     level: dict[tuple[int, str], float],
     split: dict[tuple[int, str], float],
     listed: dict[str, int],
     delisted: dict[str, int],
+    ends: Ends,
 ):
-    rows, known = panel(at, level, listed, delisted), recorded(split)
+    rows, known = panel(at, level, listed, delisted, ends), recorded(split, ends)
     whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED, thresholds=SHORT, beside=known)
     starts = [DAYS[0], *(day + timedelta(days=1) for day in DAYS[:-1])]
     parts = [
@@ -270,13 +289,14 @@ def test_a_range_gives_the_rows_that_its_sessions_give_one_by_one(
     at=st.dictionaries(cells, st.sampled_from(sorted(faults)), min_size=3, max_size=25),
     level=levels,
     split=splits,
+    ends=endings_of,
     until=st.integers(0, 14),
 )
 def test_a_verdict_knows_no_later_session(
-    at: dict[tuple[int, str], str], level: dict[tuple[int, str], float], split: dict[tuple[int, str], float], until: int
+    at: dict[tuple[int, str], str], level: dict[tuple[int, str], float], split: dict[tuple[int, str], float], ends: Ends, until: int
 ):
-    rows, known, last = panel(at, level), recorded(split), DAYS[until]
-    early = Beside(actions=known.actions.filter(pl.col("ex_date") <= last))
+    rows, known, last = panel(at, level, ends=ends), recorded(split, ends), DAYS[until]
+    early = recorded(split, ends, through=last)
     whole = judged(rows, DAYS[0], DAYS[-1], last_closed=CLOSED, thresholds=SHORT, beside=known)
     then = judged(rows.filter(pl.col("session") <= last), DAYS[0], last, last_closed=CLOSED, thresholds=SHORT, beside=early)
     for table in ("findings", "accepted", "quarantined"):
@@ -312,6 +332,14 @@ def test_a_symbol_that_was_renamed_or_delisted_is_not_missed_from_then_on():
     assert missed == [(THURSDAY, "C"), (FRIDAY, "B"), (FRIDAY, "C")]
 
 
+def test_a_renamed_symbol_is_missed_under_its_new_name():
+    renamed = Beside(actions=actions((THU, "OLD", "rename", 1.0, "MID"), (FRI, "MID", "rename", 1.0, "NEW"), (FRI, "B", "delisting", 1.0)))
+    context = raw(*sound_bars("OLD", before=THU), *sound_bars("B", before=THU))
+    found = judged(raw(bar(THU, "B")), context=context, beside=renamed).findings
+    missed = found.filter(pl.col("rule") == "r09_missing_session").select("session", "symbol", "observed").rows()
+    assert missed == [(THURSDAY, "MID", "no row, the last one is of 2013-02-27"), (FRIDAY, "NEW", "no row, the last one is of 2013-02-27")]
+
+
 def test_the_first_bar_after_a_rename_is_held_to_the_last_one_under_the_old_symbol():
     context = raw(*sound_bars("OLD", before=FRI, sessions=8))
     renamed = Beside(actions=actions((FRI, "OLD", "rename", 1.0, "NEW")))
@@ -345,6 +373,14 @@ def test_a_symbol_that_is_used_again_is_told_for_as_long_as_it_takes_to_be_someb
     assert whole["session"].to_list() == days[4:9]
     parts = [judged(rows, day, day, context=rows.filter(pl.col("session") < day), beside=Beside(listings=ended)).findings for day in days]
     assert pl.concat(parts).equals(whole)
+
+
+def test_a_symbol_that_is_somebody_elses_is_not_told_again_for_a_bar_that_is_missing():
+    days = XNYS.sessions(date(2013, 1, 2), FRIDAY)
+    rows = raw(*(bar(str(day), close=10.5 + n / 100) for n, day in enumerate(days) if n not in (20, 21, 30)))
+    ended = pl.DataFrame({"symbol": ["A"], "listed": [None], "delisted": [days[3]]}, schema=Beside().listings.schema)
+    found = judged(rows, days[0], days[-1], beside=Beside(listings=ended)).findings
+    assert found.filter(pl.col("rule") == "r24_not_listed")["session"].to_list() == days[4:9]
 
 
 def test_two_symbols_that_change_places_after_a_rename_are_told_by_the_symbols_that_they_trade_under():

@@ -1,7 +1,7 @@
 """A symbol has bars from its listing to its delisting; others belong to another company that had the name.
 
-Finds nothing for a symbol whose listing is not known, and nothing more once a symbol that ended had a bar in each of the
-``GateSettings.active_sessions`` sessions before: by then it is somebody else's, as table instruments has it.
+Finds nothing for a symbol whose listing is not known, and nothing more ``GateSettings.active_sessions`` sessions after a symbol that ended
+had a bar again: by then it is somebody else's, as table instruments has it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def _find(view: GateView) -> pl.DataFrame:
 
 
 def _used_again(view: GateView, ended: pl.DataFrame) -> pl.DataFrame:
-    """session, symbol of ``ended`` (a row a session after an ending) with a bar in each of the sessions before, all after the ending."""
+    """session, symbol of ``ended`` (a row a session after an ending) with a bar after it, ``active_sessions`` or more before."""
     days = view.calendar.days
     places = pl.DataFrame({"session": days, "place": range(len(days))}, schema={"session": pl.Date, "place": pl.Int64})
     every = pl.concat([view.earlier.select("session", "symbol"), view.rows.select("session", "symbol")]).unique()
-    held = every.join(places, on="session").select("symbol", bar="session", at="place")
-    since = pl.col("place") - pl.col("at")
+    held = every.join(places, on="session").select("symbol", bar="session", at="place").sort("at")
     newest = ended.group_by("session", "symbol").agg(pl.col("delisted").max()).join(places, on="session")
-    before = newest.join(held, on="symbol").filter(since.is_between(1, view.settings.active_sessions), pl.col("bar") > pl.col("delisted"))
-    counted = before.group_by("session", "symbol").len()
-    return counted.filter(pl.col("len") >= view.settings.active_sessions).select("session", "symbol")
+    since = newest.with_columns(until=pl.col("place") - view.settings.active_sessions).sort("until")
+    before = since.join_asof(held, left_on="until", right_on="at", by="symbol", check_sortedness=False)
+    seen = pl.col("at") >= pl.col("place") - view.settings.earlier_sessions  # a verdict looks no further back
+    return before.filter(seen, pl.col("bar") > pl.col("delisted")).select("session", "symbol")
 
 
 RULE = Rule(id="r24_not_listed", severity=Severity.WARN, find=_find)
