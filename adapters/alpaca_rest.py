@@ -36,6 +36,7 @@ _ALL_ATTEMPTS_SECONDS = 300.0
 _LONGEST_PAUSE = timedelta(seconds=65)  # the limit is one of a minute
 _MOST_PAGES = 50_000
 _SHOWN = 200
+_KEYS_REMEDY = "check APCA_API_KEY_ID and APCA_API_SECRET_KEY, and whether the account's subscription allows this feed that soon"
 
 
 def _tell(details: RetryDetails) -> None:
@@ -73,6 +74,10 @@ def hardened(client: RESTClient, timeout_seconds: tuple[float, float]) -> Transp
     return transport
 
 
+class AbsentError(InputError):
+    """Alpaca says, in its own words and not a proxy's, that it has no such thing (404)."""
+
+
 class _NoReplyError(Exception):
     """Nothing, or nothing whole, came back; asking again may help."""
 
@@ -100,11 +105,14 @@ class Reader:
         clock: Clock,
         *,
         timeout_seconds: tuple[float, float] = (10.0, 60.0),
+        all_attempts_seconds: float = _ALL_ATTEMPTS_SECONDS,
+        remedy: str = "correct [source] universe and [source.alpaca] in the profile",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """``timeout_seconds``: to connect, and between two pieces of a reply."""
+        """``timeout_seconds``: to connect, and between two pieces of a reply. ``remedy``: what to do if Alpaca refuses what is asked."""
         self._client, self._clock, self._sleep = client, clock, sleep
-        self._transport = hardened(client, timeout_seconds)
+        self.transport = hardened(client, timeout_seconds)
+        self._all_attempts_seconds, self._remedy = all_attempts_seconds, remedy
         account = (urlsplit(str(client._base_url)).netloc, str(client._api_key))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._limit = _limits.setdefault(account, _Limit())
 
@@ -112,16 +120,10 @@ class Reader:
         """The JSON list at a path."""
         return cast("list[dict[str, Any]]", self._get(path, params, lambda body: isinstance(body, list), "a list"))
 
-    def item(self, path: str, params: Mapping[str, object], holds: str) -> dict[str, Any] | None:
-        """The JSON object at a path, which has a field ``holds``; None if the server says that there is none (404)."""
-        try:
-            return cast(
-                "dict[str, Any]", self._get(path, params, lambda body: isinstance(body, dict) and holds in body, f"a field {holds}")
-            )
-        except InputError:
-            if self._transport.status == 404:
-                return None
-            raise
+    def one(self, path: str, params: Mapping[str, object], holds: str) -> dict[str, Any]:
+        """The JSON object at a path, with field ``holds``; AbsentError if Alpaca says that there is none."""
+        whole = self._get(path, params, lambda body: isinstance(body, dict) and holds in body, f"a field {holds}")
+        return cast("dict[str, Any]", whole)
 
     def pages(self, path: str, params: Mapping[str, object], holds: str) -> Iterator[dict[str, Any]]:
         """Field ``holds`` of every page at a path, up to the last one."""
@@ -129,7 +131,7 @@ class Reader:
         seen: set[object] = set()
         while len(seen) < _MOST_PAGES:
             asked = params if token is None else {**params, "page_token": token}
-            page = self._object(path, asked, holds)
+            page = cast("dict[str, Any]", self._get(path, asked, lambda body: isinstance(body, dict) and holds in body, f"a field {holds}"))
             yield page[holds] or {}
             token = page.get("next_page_token")
             if not token:
@@ -140,16 +142,10 @@ class Reader:
         do = "report it to Alpaca"
         raise FeedFaultError(expected("pages that come to an end", found=f"{len(seen)} pages and one of them again", where=path, do=do))
 
-    def _object(self, path: str, params: Mapping[str, object], holds: str) -> dict[str, Any]:
-        def is_whole(body: object) -> bool:
-            return isinstance(body, dict) and holds in body
-
-        return cast("dict[str, Any]", self._get(path, params, is_whole, f"a field {holds}"))
-
     def _get(self, path: str, params: Mapping[str, object], is_whole: Callable[[object], bool], what: str) -> object:
         try:
             for attempt in stamina.retry_context(
-                on=_NoReplyError, attempts=_ATTEMPTS, timeout=_ALL_ATTEMPTS_SECONDS, wait_initial=1.0, wait_max=30.0
+                on=_NoReplyError, attempts=_ATTEMPTS, timeout=self._all_attempts_seconds, wait_initial=1.0, wait_max=30.0
             ):
                 with attempt:
                     self._pause()
@@ -164,12 +160,11 @@ class Reader:
         try:
             body: object = client.get(path, params)
         except APIError as error:
-            status, said = self._transport.status, _message(str(error))
+            status, said = self.transport.status, _message(str(error))
             if status in (400, 401, 403, 404, 422):
-                found = f"{status} {said}"
-                raise InputError(
-                    expected("a request that Alpaca grants", found=found, where=self._where(path), do=_remedy(status))
-                ) from None
+                do = _KEYS_REMEDY if status in (401, 403) else self._remedy
+                refused = expected("a request that Alpaca grants", found=f"{status} {said}", where=self._where(path), do=do)
+                raise (AbsentError if status == 404 and reply_field(error, "message") else InputError)(refused) from None
             raise _NoReplyError(f"{status} {said}") from None
         except InvalidHeader:
             raise  # a key that cannot be a header: asking again changes nothing
@@ -178,9 +173,9 @@ class Reader:
             raise _NoReplyError(f"{type(error).__name__}: {str(cause)[:_SHOWN]}") from None
         finally:
             self._heed()
-        if self._transport.status != 200 or not is_whole(body):
+        if self.transport.status != 200 or not is_whole(body):
             found = "nothing" if body is None else json.dumps(body)[:_SHOWN]
-            raise _NoReplyError(f"{found} with status {self._transport.status}")
+            raise _NoReplyError(f"{found} with status {self.transport.status}")
         return body
 
     def _pause(self) -> None:
@@ -194,7 +189,7 @@ class Reader:
 
     def _heed(self) -> None:
         """Note from the last reply's headers when the next request may be sent."""
-        headers, limited = self._transport.headers, self._transport.status == 429
+        headers, limited = self.transport.headers, self.transport.status == 429
         after, reset = headers.get("Retry-After", ""), headers.get("X-RateLimit-Reset", "")
         if limited and after.isdigit():
             self._limit.until = self._clock.now() + min(timedelta(seconds=min(int(after), 3600)), _LONGEST_PAUSE)
@@ -206,15 +201,18 @@ class Reader:
         return f"{urlsplit(base).netloc or base}{path}"
 
 
+def reply_field(error: APIError, name: str) -> object:
+    """A field of the JSON body of an error; None if the body is none or has none (the error's own properties fail on HTML)."""
+    try:
+        body: object = json.loads(str(error))
+    except ValueError:
+        return None
+    return cast("dict[str, object]", body).get(name) if isinstance(body, dict) else None
+
+
 def _message(body: str) -> str:
     """What the server says: the message of a JSON body, else its first characters (the error's own ``message`` fails on HTML)."""
     try:
         return str(json.loads(body)["message"])[:_SHOWN]
     except (ValueError, KeyError, TypeError):
         return " ".join(body.split())[:_SHOWN] or "without a word"
-
-
-def _remedy(status: int) -> str:
-    if status in (401, 403):
-        return "check APCA_API_KEY_ID and APCA_API_SECRET_KEY, and whether the account's subscription allows this feed that soon"
-    return "correct [source] universe and [source.alpaca], or [broker.alpaca], in the profile"

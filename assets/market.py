@@ -16,6 +16,7 @@ from quant.market.adjustment import adjusted_bars as adjusted_rows
 from quant.market.adjustment import adjustment_indices
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
+from quant.market.revisions import worth_telling
 from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments, listings
 from quant.market.universe import universe
 from quant.ports import BarSource, BatchReview, BatchReviewer, Lake, Ledger
@@ -407,10 +408,11 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool, cr
             new += ingest_bars(chain, lake, ledger, first, own - timedelta(days=1), context.log.info)
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
         revised = record_revisions(chain, lake, ledger, "raw_bars", min(first, own), session)
-        seen = {"revised": len(revised), "worst": worst(as_findings(revised), most=MOST_REVISIONS)}
+        told = worth_telling(revised, chain.gate.revised_volume_ratio)
+        seen = {"revised": len(revised), "told": len(told), "worst": worst(as_findings(told), most=MOST_REVISIONS)}
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new},
-            check_results=[warning("raw_bars", "no_used_row_was_revised", not revised, seen)],
+            check_results=[warning("raw_bars", "no_used_row_was_revised", not told, seen)],
         )
 
     @dg.asset(

@@ -31,7 +31,9 @@ def decisions_made(chain: Chain, lake: Lake, ledger: Ledger) -> pl.DataFrame:
 
 def revisions_since(chain: Chain, lake: Lake, ledger: Ledger, since: datetime | None) -> pl.DataFrame:
     """All revisions of bars and actions that are known since an instant (quant.market.revisions.REVISIONS)."""
-    return pl.concat(_changes(chain, lake, ledger, table, lake.read(table), since) for table in ("raw_bars", "corporate_actions"))
+    return pl.concat(
+        _changes(chain, lake, ledger, table, lake.read(table), since) for table in ("raw_bars", "peer_bars", "corporate_actions")
+    )
 
 
 def _changes(chain: Chain, lake: Lake, ledger: Ledger, table: str, rows: pl.DataFrame, since: datetime | None = None) -> pl.DataFrame:
@@ -40,7 +42,7 @@ def _changes(chain: Chain, lake: Lake, ledger: Ledger, table: str, rows: pl.Data
         return chain.instant(lake, ledger, chain.calendar.on_or_after(day))
 
     made = decisions_made(chain, lake, ledger)
-    return revisions(rows, table, made, judged_at=judged_at if table == "raw_bars" else None, since=since)
+    return revisions(rows, table, made, judged_at=None if table == "corporate_actions" else judged_at, since=since)
 
 
 def as_findings(records: Sequence[Mapping[str, Any]]) -> pl.DataFrame:

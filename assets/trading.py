@@ -23,7 +23,17 @@ from quant.trading.records import broker_position_rows, fill_rows, nav_rows, ord
 from quant.trading.replay import replay
 from quant.units import CENT
 
-PINNED_TABLES = ("raw_bars", "corporate_actions", "accepted_bars", "adjusted_bars", "alpha158", "user_factors", "scores", "target_weights")
+PINNED_TABLES = (
+    "raw_bars",
+    "peer_bars",
+    "corporate_actions",
+    "accepted_bars",
+    "adjusted_bars",
+    "alpha158",
+    "user_factors",
+    "scores",
+    "target_weights",
+)
 
 
 def market_lookup(chain: Chain, lake: Lake, ledger: Ledger) -> MarketOf:

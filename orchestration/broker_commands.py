@@ -1,21 +1,15 @@
-"""`afterclose broker`: the account, and a broker on this machine to rehearse with."""
+"""`afterclose broker`: a stand-in for a broker to try things on, and the stream of a broker's reports."""
 
-import os
-import signal
-import threading
-from datetime import date
-from decimal import Decimal
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
-from orchestration.terminal import out, parse_session, print_rows
+from orchestration.terminal import out, print_rows
 from quant.errors import InputError, expected
 
-broker = typer.Typer(help="The broker: its account, and one on this machine to rehearse with.", no_args_is_help=True)
-
-REHEARSAL_KEYS = ("REHEARSAL", "rehearsal-only")
+broker = typer.Typer(help="A broker to try things on; listening to a broker's reports. More: docs/broker.md.", no_args_is_help=True)
 
 
 @broker.command()
@@ -26,93 +20,125 @@ def account() -> None:
     with Workbench.opened() as bench:
         asked = bench.chain.broker(_no_market)
         if asked.capabilities.embedded:
-            out.print(
-                "The simulated exchange is embedded: it has no account apart from the ledger. See `afterclose status`.", soft_wrap=True
-            )
+            out.print("The simulated exchange is embedded: the ledger is its only account. See `afterclose positions`.", soft_wrap=True)
             return
         held, positions, orders = asked.account(), asked.positions(), asked.open_orders()
-    facts = [["account", held.account_id], ["active", str(held.active)], ["cash", f"{held.cash:,.2f} USD"]]
-    facts += [["equity", f"{held.equity:,.2f} USD"], ["buying power", f"{held.buying_power:,.2f} USD"]]
+    facts = [["account", held.account_id], ["active", "yes" if held.active else "no: trading is blocked"]]
+    facts += [
+        [name, f"{value:,.2f} USD"] for name, value in (("cash", held.cash), ("equity", held.equity), ("buying power", held.buying_power))
+    ]
     print_rows(facts, ["fact", "value"])
     print_rows([[p.symbol, f"{p.quantity:f}", f"{p.average_entry_price:f}"] for p in positions], ["symbol", "shares", "average cost"])
-    print_rows(
-        [[o.client_order_id, o.symbol, o.side.value, f"{o.quantity:f}", o.state.value] for o in orders],
-        ["order", "symbol", "side", "shares", "state"],
-    )
+    lines = [[o.client_order_id, o.symbol, o.side.value, f"{o.quantity:f}", o.state.value] for o in orders]
+    print_rows(lines, ["order", "symbol", "side", "shares", "state"])
 
 
 @broker.command()
 def serve(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8764,
-    stream_port: Annotated[int, typer.Option(help="Port of the stream trade_updates.")] = 0,
-    cash: Annotated[float, typer.Option(help="Cash of the account, USD.")] = 1_000_000,
-    account_id: Annotated[str, typer.Option(help="Number of the account.")] = "PA-REHEARSAL",
-    seed: Annotated[int, typer.Option(help="Of what is left to chance.")] = 0,
-    partial_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the executions that stop at a random part.")] = 0.0,
-    log: Annotated[Path | None, typer.Option(help="File that gets a JSON line for everything that happens to an order.")] = None,
-    fault: Annotated[list[str] | None, typer.Option(help="What becomes of the next orders, in turn, for instance 504_after.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0: a free one, printed.")] = 8920,
+    bars: Annotated[
+        Path | None, typer.Option(help="Parquet or CSV with session, symbol, open, high, low, close, volume; the clock runs its auctions.")
+    ] = None,
+    symbols: Annotated[str, typer.Option(help="Symbols that are listed besides those of --bars, with commas between.")] = "",
+    cash: Annotated[str, typer.Option(help="Cash of the account, USD.")] = "1000000",
+    seed: Annotated[int, typer.Option(help="Of every chance: equal calls give equal ids and fills.")] = 1,
+    now: Annotated[str | None, typer.Option(metavar="INSTANT", help="Stand at this instant until told otherwise.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Append every order and execution to this file, one JSON line each.")] = None,
+    faults: Annotated[str | None, typer.Option(help="What goes wrong, as JSON, or @FILE: docs/broker.md.")] = None,
+    latency_seconds: Annotated[float, typer.Option(min=0, help="From an order's arrival until it takes part.")] = 0.0,
+    commission_per_share: Annotated[float, typer.Option(min=0, max=1, help="USD.")] = 0.0,
 ) -> None:
-    """A broker that speaks Alpaca's protocol, on this machine, with a fresh account of play money, until Ctrl-C.
+    """Serve Alpaca's paper trading interface on this machine from the simulated exchange, without an account; any keys are let in."""
+    from decimal import Decimal, InvalidOperation
 
-    Its keys are those of APCA_API_KEY_ID and APCA_API_SECRET_KEY, or else REHEARSAL and rehearsal-only. Point a profile at it with
-    [broker] kind = "alpaca" and [broker.alpaca] url. It holds a session when it is told to: `afterclose broker hold`.
-    """
+    from pydantic import ValidationError
+
     from adapters.clock import SystemClock
     from quant.calendar import exchange_calendar
-    from services.broker.faults import Fault, Plan
-    from services.broker.server import new_server
+    from quant.trading.exchange import ExchangeRules
+    from quant.trading.execution import CostSettings
+    from services.broker.faults import FaultPlan, plan_of
+    from services.broker.house import ControlledClock, House, Log
+    from services.broker.server import BrokerServer, bind
+    from services.broker.server import serve as run
 
-    unknown = sorted(set(fault or []) - set(Fault))
-    if unknown:
-        raise InputError(expected(f"one of {', '.join(Fault)}", found=unknown[0], where="--fault", do="choose one"))
-    keys = [os.environ.get(name) or other for name, other in zip(("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"), REHEARSAL_KEYS, strict=True)]
-    server = new_server(
+    try:
+        text = None if faults is None else Path(faults[1:]).read_text() if faults.startswith("@") else faults
+        plan = FaultPlan() if text is None else plan_of(text)
+    except (OSError, ValidationError) as error:
+        raise InputError(expected("faults as in docs/broker.md", found=error, where="--faults", do="correct them")) from None
+    try:
+        deposit = Decimal(cash)
+    except InvalidOperation:
+        raise InputError(expected("an amount", found=cash, where="--cash", do="write it as 100000.00")) from None
+    costs = CostSettings(commission_per_share_usd=commission_per_share, commission_minimum_usd=0.0)
+    house = House(
         calendar=exchange_calendar(),
-        clock=SystemClock(),
-        key_id=keys[0],
-        secret=keys[1],
-        cash=Decimal(str(cash)),
-        account_id=account_id,
-        seed=seed,
-        partial_share=partial_share,
-        log=log,
+        rules=ExchangeRules(costs=costs, seed=seed, deposit=deposit, latency_seconds=latency_seconds),
+        symbols=[symbol for symbol in symbols.split(",") if symbol],
+        bars=None if bars is None else _read(bars),
+        clock=ControlledClock(SystemClock(), _instant(now)),
+        log=Log(log),
     )
-    server.plans = [Plan(fault=Fault(name)) for name in fault or []]
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    with server.running(port, stream_port) as (url, stream):
-        out.print(
-            f"broker  {url}\nstream  {stream}\naccount {account_id} with {cash:,.2f} USD; Ctrl-C ends it", highlight=False, soft_wrap=True
-        )
-        ended.wait()
+    try:
+        bound = bind(port)
+    except OSError as error:
+        raise InputError(expected("a free port", found=f"{port}: {error.strerror}", where="--port", do="choose another, or 0")) from None
+    out.print(f"http://127.0.0.1:{bound.getsockname()[1]}", highlight=False)
+    run(BrokerServer(house, plan), bound)
 
 
 @broker.command()
-def hold(
-    session: Annotated[str, typer.Argument(metavar="SESSION", help="Session to hold, YYYY-MM-DD; its accepted bars are in the lake.")],
+def listen(
+    give_up_seconds: Annotated[float, typer.Option(min=1, help="End with an error after so long without a connection.")] = 300.0,
+    seconds: Annotated[float | None, typer.Option(min=0, help="Listen so long, then end; default: until it is interrupted.")] = None,
 ) -> None:
-    """Let the broker of `afterclose broker serve` hold a session with the bars of the data root: its auctions execute what waits."""
+    """Write the order updates that the broker's stream sends into the inbox, as they come; the daily run polls as well."""
+    import time
+
+    from adapters.brokers.alpaca_stream import AlpacaStream
+    from adapters.clock import SystemClock
+    from adapters.ledger.inbox import open_inbox
+    from orchestration.definitions import alpaca_broker
+    from orchestration.settings import alpaca_access, alpaca_keys, data_root, load_settings
+    from quant.calendar import exchange_calendar
+
+    settings = load_settings()
+    if settings.broker.kind != "alpaca":
+        found = f"kind = {settings.broker.kind}"
+        raise InputError(expected("a broker with a stream", found=found, where="[broker] of the profile", do='set kind = "alpaca"'))
+    clock = SystemClock()
+    account = alpaca_broker(settings, exchange_calendar(settings.calendar.exchange), clock).account().account_id
+    data_root().mkdir(parents=True, exist_ok=True)
+    inbox = open_inbox(f"sqlite:///{data_root() / 'ledger.sqlite'}", clock)
+    stream = AlpacaStream(alpaca_access(settings.broker), alpaca_keys(), inbox, account)
+    end = None if seconds is None else time.monotonic() + seconds
+    out.print(f"Listening for account {account}.", highlight=False)
+    try:
+        stream.listen(lambda: end is not None and time.monotonic() > end, give_up_seconds=give_up_seconds)
+    finally:
+        out.print(f"{stream.received} updates received, {stream.lost} of them lost.", highlight=False)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise InputError(expected("an instant such as 2024-03-01T21:00:00+00:00", found=text, where="--now", do="add the time zone"))
+    return at
+
+
+def _read(path: Path):  # noqa: ANN202 (polars is imported when it is needed)
     import polars as pl
-    import requests
 
-    from orchestration.workbench import Workbench
-    from quant.trading.market import LIQUIDITY_SESSIONS, liquidity
-
-    day = parse_session(session, "SESSION")
-    with Workbench.opened() as bench:
-        url = bench.settings.broker.alpaca.url
-        if not url.startswith("http://127.0.0.1"):
-            do = "start `afterclose broker serve` and set [broker.alpaca] url to it"
-            raise InputError(expected("a broker on this machine", found=url, where="[broker.alpaca] url", do=do))
-        rows = bench.lake.read("adjusted_bars", first=bench.chain.back(day, LIQUIDITY_SESSIONS + 1), last=day)
-        bars = liquidity(rows, bench.chain.calendar).filter(pl.col("session") == day)
-    if bars.is_empty():
-        raise InputError(expected(f"adjusted bars of {day}", found="none", where="the lake", do="run its session first"))
-    names = ("open", "close", "high", "low", "prior_median_volume")
-    body = {"session": session, "bars": {row["symbol"]: {name: row[name] for name in names} for row in bars.iter_rows(named=True)}}
-    done = requests.post(f"{url}/_control/session", json=body, timeout=30)
-    out.print(f"{day}: {done.json()['fills']} executions so far, cash {done.json()['cash']} USD", highlight=False, soft_wrap=True)
+    try:
+        return pl.read_csv(path, try_parse_dates=True) if path.suffix == ".csv" else pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(expected("bars as Parquet or CSV", found=error, where=str(path), do="name another file")) from None
 
 
 def _no_market(day: date) -> NoReturn:

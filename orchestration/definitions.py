@@ -3,12 +3,12 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from adapters.brokers.alpaca import AlpacaBroker
 from adapters.brokers.simulated import SimulatedExchange
 from adapters.clock import SystemClock
 from adapters.factor_library import load_library
@@ -30,6 +30,7 @@ from orchestration.settings import (
     FilesSourceSettings,
     Settings,
     SourceSettings,
+    alpaca_access,
     alpaca_keys,
     data_root,
     load_settings,
@@ -45,6 +46,7 @@ from quant.ports import (
     BatchReviewer,
     Broker,
     Clock,
+    Inbox,
     Lake,
     Ledger,
     ModelStore,
@@ -107,8 +109,10 @@ def user_library(settings: Settings) -> Mapping[str, str]:
     return {} if settings.strategy.factors is None else load_library(profile_path().parent / settings.strategy.factors)
 
 
-def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
-    """The profile as values; InputError where its dates do not fit the calendar or the source, or where its parts contradict."""
+def build_chain(settings: Settings, source: BarSource, clock: Clock, root: Path | None = None) -> Chain:
+    """The profile as values, over a data root (by default the environment's); InputError where its dates do not fit the calendar or the
+    source, or where its parts contradict.
+    """
     require_tradable(settings.portfolio, settings.risk)
     calendar = exchange_calendar(settings.calendar.exchange)
     start = calendar.require(settings.calendar.start, where="[calendar] start")
@@ -132,22 +136,13 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
     def exchange(market_of: MarketOf) -> Broker:
         return SimulatedExchange(market_of, costs)
 
-    @cache
-    def alpaca() -> Broker:
-        from adapters.brokers.alpaca import AlpacaBroker
+    def alpaca(market_of: MarketOf) -> Broker:
+        del market_of  # it has its own
+        return alpaca_broker(settings, calendar, clock, root)
 
-        account = settings.broker.alpaca
-        return AlpacaBroker(
-            alpaca_keys(),
-            url=account.url,
-            clock=clock,
-            calendar=calendar,
-            live_account=account.live_account,
-            allow_live=account.allow_live,
-            timeout_seconds=(min(5.0, account.timeout_seconds), account.timeout_seconds),
-        )
-
-    brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange, "alpaca": lambda market_of: alpaca()}
+    if settings.broker.kind == "alpaca":
+        alpaca_access(settings.broker)  # refused before anything is written
+    brokers: dict[str, Callable[[MarketOf], Broker]] = {"simulated": exchange, "alpaca": alpaca}
     chain = Chain(
         profile=settings.name,
         source=source,
@@ -179,6 +174,19 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock) -> Chain:
         source.actions(start, paper_start)
     model.folds(chain, paper_start)
     return chain
+
+
+def alpaca_broker(settings: Settings, calendar: ExchangeCalendar, clock: Clock, root: Path | None = None) -> AlpacaBroker:
+    """The broker of [broker] kind alpaca; its inbox is in the ledger's database."""
+
+    def inbox() -> Inbox:
+        from adapters.ledger.inbox import open_inbox
+
+        return open_inbox(f"sqlite:///{(root or data_root()) / 'ledger.sqlite'}", clock)
+
+    return AlpacaBroker(
+        alpaca_access(settings.broker), alpaca_keys, clock, inbox, calendar, never_books=frozenset(settings.broker.never_books)
+    )
 
 
 def require_tradable(portfolio: PortfolioSettings, risk: RiskSettings) -> None:
@@ -428,7 +436,7 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
 
     calendar = exchange_calendar(settings.calendar.exchange)
     source = bar_source(settings, calendar, clock)
-    chain = build_chain(settings, source, clock)
+    chain = build_chain(settings, source, clock, root)
     finite_end = last_session(settings, source, clock) if source.facts.finite or settings.calendar.end else None
     sessions = session_partitions(chain, finite_end)
     own = features.user_factor_assets(sessions, chain.strategy.library)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from adapters.brokers.alpaca import NEVER_BOOKS, PAPER_URL, AlpacaAccess
 from adapters.sources.alpaca import AlpacaKeys
 from quant.errors import InputError, expected
 from quant.ledger.reconciliation import ReconcileSettings
@@ -26,7 +27,7 @@ from strategies.alpha_baseline.model import FeatureSet
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _PREFIX = "AFTERCLOSE__"
-_ALIASES = ("AFTERCLOSE_DATA", "AFTERCLOSE_PROFILE")
+_ALIASES = ("AFTERCLOSE_DATA", "AFTERCLOSE_PROFILE", "AFTERCLOSE_LIVE_ACCOUNT")
 
 
 class _Section(BaseModel):
@@ -131,25 +132,19 @@ class BacktestSettings(_Section):
     end: date | None = None
 
 
-class AlpacaBrokerSettings(_Section):
-    """An account at Alpaca, on paper. Its keys come from the environment: APCA_API_KEY_ID and APCA_API_SECRET_KEY. Another address than the
-    paper one, or one of this machine, is refused unless `allow_live` is true and AFTERCLOSE__BROKER__ALPACA__LIVE_ACCOUNT has the number of
-    the account that is meant.
-    """
-
-    url: str = "https://paper-api.alpaca.markets"
-    stream_url: str | None = None
-    allow_live: bool = False
-    live_account: str | None = None
-    timeout_seconds: float = Field(default=30.0, gt=0, le=300)
-
-
 class BrokerSettings(_Section):
-    """Where orders go. In a dry run they are recorded, and nothing is sent."""
+    """Where orders go. Keys of an Alpaca account come from the environment only: APCA_API_KEY_ID and APCA_API_SECRET_KEY. In a dry run
+    orders are recorded, and nothing is sent.
+    """
 
     kind: Literal["simulated", "alpaca"] = "simulated"
     dry_run: bool = False
-    alpaca: AlpacaBrokerSettings = AlpacaBrokerSettings()
+    url: str = PAPER_URL
+    allow_live: bool = False
+    connect_seconds: float = Field(default=5.0, gt=0, le=60)
+    read_seconds: float = Field(default=20.0, gt=0, le=300)
+    all_attempts_seconds: float = Field(default=120.0, gt=0, le=3600)
+    never_books: list[str] = sorted(NEVER_BOOKS)
 
 
 Channel = Literal["log", "email", "slack", "webhook"]
@@ -208,7 +203,6 @@ SECRETS = (
     ("alerts", "email", "password"),
     ("alerts", "slack", "url"),
     ("alerts", "webhook", "secret"),
-    ("broker", "alpaca", "live_account"),  # no secret, but the second of two places that must mean real money
 )
 """Keys that the profile must not have: it is a file that people share."""
 
@@ -261,6 +255,18 @@ def alpaca_keys() -> AlpacaKeys:
         do = "export the key and the secret of your Alpaca account"
         raise InputError(expected(" and ".join(names), found=found, where="the environment", do=do))
     return AlpacaKeys(key_id=values[0], secret=values[1])
+
+
+def alpaca_access(broker: BrokerSettings) -> AlpacaAccess:
+    """Where the account is; InputError for an address that is not of paper trading, unless the profile and the environment both say so."""
+    return AlpacaAccess(
+        url=broker.url,
+        allow_live=broker.allow_live,
+        live_account=os.environ.get("AFTERCLOSE_LIVE_ACCOUNT") or None,
+        connect_seconds=broker.connect_seconds,
+        read_seconds=broker.read_seconds,
+        all_attempts_seconds=broker.all_attempts_seconds,
+    )
 
 
 def data_root() -> Path:

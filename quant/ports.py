@@ -16,6 +16,7 @@ from quant.ledger.book import BookState
 from quant.ledger.entries import Entry
 from quant.ledger.lots import LotBook
 from quant.trading.brokerage import Acknowledgement, BrokerAccount, BrokerAsset, BrokerCapabilities, BrokerFill, BrokerOrder, BrokerPosition
+from quant.trading.inbox import BrokerEvent
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState
 
 if TYPE_CHECKING:
@@ -202,6 +203,19 @@ class Broker(Protocol):
 
     def asset(self, symbol: str) -> BrokerAsset | None:
         """What may be done with a symbol; None if the broker does not know it."""
+        ...
+
+
+@runtime_checkable
+class Inbox(Protocol):
+    """What a broker reported, as it came, by polling or by a stream: append-only, each event once."""
+
+    def receive(self, events: Sequence[BrokerEvent]) -> int:
+        """Append those whose (account, event_id) is not there yet, all or nothing; returns how many were new."""
+        ...
+
+    def events(self, account: str, orders: Collection[str] | None = None) -> Sequence[BrokerEvent]:
+        """Events of an account, in the order of their arrival; with ``orders`` (the broker's ids) only of those."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The embedded simulated exchange: fills from the session's market. Stateless and deterministic: the ledger is its
+"""The embedded simulated exchange: fills at the session's open from the session's market. Stateless and deterministic: the ledger is its
 only memory, so there is no account apart to ask for.
 """
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, expected
 from quant.trading.brokerage import Acknowledgement, Answer, BrokerCapabilities
-from quant.trading.execution import Bar, CostSettings, execute
+from quant.trading.execution import CostSettings, execute_at_open
 from quant.trading.orders import Execution, Expiry, Order, OrderType, Side
 from quant.units import ZERO
 
@@ -31,7 +31,7 @@ class SimulatedExchange:
 
     @property
     def capabilities(self) -> BrokerCapabilities:
-        return BrokerCapabilities(name="simulated", embedded=True, order_types=frozenset(OrderType) - {OrderType.LIMIT}, fractional=False)
+        return BrokerCapabilities(name="simulated", embedded=True, order_types=frozenset({OrderType.MARKET_ON_OPEN}), fractional=False)
 
     def now(self) -> datetime:
         return self._refuse("the time")
@@ -65,13 +65,20 @@ class SimulatedExchange:
         return self._refuse(f"what may be done with {symbol}")
 
     def outcomes(self, session: date, orders: Sequence[Order]) -> Sequence[Execution | Expiry]:
-        """Outcomes in the order given, in which orders of one symbol and side share its part of the auction."""
+        """Market-on-open outcomes in the order given, in which orders of one symbol and side share its part of the auction."""
         market = self._market_of(session)
-        taken: dict[tuple[str, Side, bool], Decimal] = {}
+        taken: dict[tuple[str, Side], Decimal] = {}
         outcomes: list[Execution | Expiry] = []
         for order in orders:
-            auction = (order.symbol, order.side, order.order_type is OrderType.MARKET_ON_CLOSE)
-            outcome = execute(order, session, bar=_bar(market, order.symbol), costs=self._costs, taken=taken.get(auction, ZERO))
+            auction = (order.symbol, order.side)
+            outcome = execute_at_open(
+                order,
+                session,
+                open_price=market.opens.get(order.symbol),
+                prior_median_volume=market.prior_median_volume.get(order.symbol),
+                costs=self._costs,
+                taken=taken.get(auction, ZERO),
+            )
             if isinstance(outcome, Execution):
                 taken[auction] = taken.get(auction, ZERO) + outcome.quantity
             outcomes.append(outcome)
@@ -81,10 +88,3 @@ class SimulatedExchange:
     def _refuse(what: str) -> NoReturn:
         do = "ask the ledger: this broker is embedded"
         raise BrokerError(expected("a question that the embedded exchange can answer", found=what, where="the simulated broker", do=do))
-
-
-def _bar(market: SessionMarket, symbol: str) -> Bar | None:
-    opened = market.opens.get(symbol)
-    if opened is None:
-        return None
-    return Bar(open=opened, close=market.closes.get(symbol, opened), prior_median_volume=market.prior_median_volume.get(symbol))

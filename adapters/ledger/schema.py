@@ -173,6 +173,27 @@ audit = Table(
     Index("audit_by_kind", "kind", "sequence"),
 )
 
+# One row per thing that a broker reported, in the order of arrival. quantity and price are set on executions, status on reports of a state.
+broker_events = Table(
+    "broker_events",
+    metadata,
+    Column("sequence", SEQUENCE, primary_key=True),
+    Column("recorded_at", UtcInstant, nullable=False),
+    Column("account", String, nullable=False),
+    Column("event_id", String, nullable=False),
+    Column("broker_order_id", String, nullable=False),
+    Column("client_order_id", String),
+    Column("symbol", String, nullable=False),
+    Column("at", UtcInstant, nullable=False),
+    Column("channel", String, nullable=False),
+    Column("cumulative", EXACT, nullable=False),
+    Column("quantity", EXACT),
+    Column("price", EXACT),
+    Column("status", String),
+    UniqueConstraint("account", "event_id", name="broker_events_id"),
+    Index("broker_events_by_order", "account", "broker_order_id"),
+)
+
 # One row per notice: changes of alerts that are told together. channels are those in use when it was written.
 alert_notices = Table(
     "alert_notices",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -10,13 +10,14 @@ from quant.market.as_of import ACTION_KEY, BAR_KEY
 from quant.tables import TABLES, UTC_INSTANT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import date, datetime
 
     from quant.calendar import ExchangeCalendar
 
-_KEYS = {"raw_bars": BAR_KEY, "corporate_actions": ACTION_KEY}
-_CLOCKS = ("known_at", "received_at", "known_at_assumed", "digest", "origin_digest")
+_KEYS = {"raw_bars": BAR_KEY, "peer_bars": BAR_KEY, "corporate_actions": ACTION_KEY}
+_CLOCKS = ("known_at", "received_at", "known_at_assumed", "digest", "origin_digest", "adjusted_return")
+_COUNTED = ("volume", "vwap")
 _USE = pl.List(pl.Struct({"book": pl.String, "session": pl.Date}))
 REVISIONS = pl.Schema({
     "table": pl.String, "symbol": pl.String, "session": pl.Date, "kind": pl.String, "source": pl.String, "known_at": UTC_INSTANT,
@@ -102,6 +103,20 @@ def _used(spans: pl.DataFrame, decisions: pl.DataFrame, judged_at: Callable[[dat
         .group_by("session", "replaced", "known_at", maintain_order=True)
         .agg(used_by=pl.struct("book", session="decided"))
     )
+
+
+def worth_telling(records: Sequence[Mapping[str, Any]], volume_ratio: float) -> list[Mapping[str, Any]]:
+    """Those of ``records`` (of_rows) that change more than a volume, or a volume by more than ``volume_ratio`` of it: feeds count the last
+    trades of a session for days.
+    """
+
+    def small(change: Mapping[str, Any]) -> bool:
+        if change["column"] not in _COUNTED or change["old"] is None or change["new"] is None:
+            return False
+        old, new = float(change["old"]), float(change["new"])
+        return abs(new - old) <= volume_ratio * abs(old)
+
+    return [record for record in records if not all(small(change) for change in record["changes"])]
 
 
 def of_rows(changes: pl.DataFrame) -> list[dict[str, object]]:

@@ -60,6 +60,12 @@ class GateSettings(BaseModel):
     universe_stop_ratio: float = Field(default=0.10, ge=0, le=1, description="A larger share of symbols lost stops the session")
     peer_warn_ratio: float = Field(default=0.005, ge=0, description="A larger difference from another source's close warns")
     peer_block_ratio: float = Field(default=0.05, ge=0, description="A larger difference from another source's close blocks")
+    revised_volume_ratio: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="A revision of nothing but a used row's volume, by no larger share of it, is stored and not told",
+    )
     adjusted_tolerance: float = Field(default=1e-4, gt=0, description="How far a published adjusted return may be from ours")
 
     @property

@@ -1,4 +1,4 @@
-"""What an order costs to execute: slippage, impact, participation, commission. Deterministic, from what was known."""
+"""What an order costs to execute at an open: slippage, impact, participation, commission. Deterministic, from what was known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import sqrt
 
 from pydantic import BaseModel, Field
 
-from quant.trading.orders import Execution, Expiry, Order, OrderType, Side
+from quant.trading.orders import Execution, Expiry, Order, Side
 from quant.units import CASH_QUANTUM, ZERO, cents, to_decimal
 
 
@@ -30,68 +30,87 @@ class CostSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """A symbol's session as far as an execution needs it, raw, USD per share, and the median volume of the 20 sessions before, shares on
-    the session's basis. high and low decide on limit orders only.
+class Match:
+    """What a market gives an order: shares, price with slippage and impact, price without them (USD per share), commission (USD)."""
+
+    quantity: Decimal
+    price: Decimal
+    reference_price: Decimal
+    commission: Decimal
+
+
+def match(
+    *,
+    symbol: str,
+    side: Side,
+    quantity: Decimal,
+    price: float,
+    volume: float,
+    costs: CostSettings,
+    where: str,
+    taken: Decimal = ZERO,
+    limit_price: Decimal | None = None,
+) -> Match | str:
+    """The one matching function of every simulated exchange; a text says why nothing executes.
+
+    Price = price x (1 + side x (slippage + impact)), impact = coefficient x sqrt(shares / volume) (the square-root law, e.g. Almgren et
+    al. 2005), never beyond ``limit_price``. At most participation cap x volume executes, in whole shares. ``taken`` are the shares that
+    earlier orders in the same symbol and direction took: the cap is what they left of it, and the impact that of all shares taken so far.
     """
-
-    open: float
-    close: float
-    high: float | None = None
-    low: float | None = None
-    prior_median_volume: float | None = None
-
-
-def execute(order: Order, session: date, *, bar: Bar | None, costs: CostSettings, taken: Decimal = ZERO) -> Execution | Expiry:
-    """The outcome of an order in ``session``; None: no bar, so nothing executes.
-
-    Price = reference x (1 + side x (slippage + impact)), impact = coefficient x sqrt(shares / auction volume) (the square-root law, e.g.
-    Almgren et al. 2005), auction volume = prior 20-session median volume x auction share: the session's own volume is not known at its
-    open. The reference is the open for market orders and those on the open, the close for those on the close; a limit order has its limit
-    where the session traded through it (the open, where that is better) and never a worse price. At most participation cap x auction volume
-    executes; the rest expires. No bar, no known volume or a price that the ledger would hold as zero: nothing executes.
-
-    ``taken`` are the shares that earlier orders in the same symbol and direction took from this auction (a flip is two orders): the cap
-    is what they left of it, and the impact that of all shares taken so far.
-    """
-    reference = None if bar is None else _reference(order, bar)
-    if bar is None or reference is None:
-        reason = "no accepted bar in the session" if bar is None else f"the session did not trade at {order.limit_price}"
-        return Expiry(order=order, session=session, reason=reason)
-    auction_shares = (bar.prior_median_volume or 0.0) * costs.auction_share_ratio
-    cap = to_decimal(auction_shares * costs.participation_cap_ratio, quantum=CASH_QUANTUM, where=f"volume of {order.symbol}")
-    quantity = min(order.quantity, cap.quantize(Decimal(1), rounding=ROUND_DOWN) - taken)
-    if quantity <= 0:
-        reason = "an earlier order took the share of the auction" if taken else "no liquidity in the last 20 sessions"
-        return Expiry(order=order, session=session, reason=reason)
-    impact = costs.impact_coefficient * sqrt(float(taken + quantity) / auction_shares)
-    where = f"price of {order.symbol} in {session}"
-    paid = to_decimal(reference * (1 + order.side.sign * (costs.slippage_bps / 10_000 + impact)), quantum=CASH_QUANTUM, where=where)
-    if order.limit_price is not None:
-        paid = min(paid, order.limit_price) if order.side is Side.BUY else max(paid, order.limit_price)
+    cap = to_decimal(volume * costs.participation_cap_ratio, quantum=CASH_QUANTUM, where=f"volume of {symbol}")
+    shares = min(quantity, cap.quantize(Decimal(1), rounding=ROUND_DOWN) - taken)
+    if shares <= 0:
+        return "an earlier order took the share of the auction" if taken else "no liquidity in the last 20 sessions"
+    impact = costs.impact_coefficient * sqrt(float(taken + shares) / volume)
+    paid = to_decimal(price * (1 + side.sign * (costs.slippage_bps / 10_000 + impact)), quantum=CASH_QUANTUM, where=where)
+    if limit_price is not None:
+        paid = min(paid, limit_price) if side is Side.BUY else max(paid, limit_price)
     if paid < CASH_QUANTUM:
-        return Expiry(order=order, session=session, reason="a price of less than 0.000001 USD")
-    per_share = Decimal(repr(costs.commission_per_share_usd)) * quantity
+        return "a price of less than 0.000001 USD"
+    per_share = Decimal(repr(costs.commission_per_share_usd)) * shares
+    return Match(
+        quantity=shares,
+        price=paid,
+        reference_price=to_decimal(price, quantum=CASH_QUANTUM, where=where),
+        commission=cents(max(per_share, Decimal(repr(costs.commission_minimum_usd)))),
+    )
+
+
+def execute_at_open(
+    order: Order,
+    session: date,
+    *,
+    open_price: float | None,
+    prior_median_volume: float | None,
+    costs: CostSettings,
+    taken: Decimal = ZERO,
+) -> Execution | Expiry:
+    """The outcome of a market-on-open order in ``session``, by `match`: whatever does not execute expires.
+
+    Auction volume = prior 20-session median volume x auction share: the session's own volume is not known at its open. No bar, no known
+    volume or a price that the ledger would hold as zero: nothing executes. ``taken``: a flip is two orders in one auction.
+    """
+    if open_price is None:
+        return Expiry(order=order, session=session, reason="no accepted bar in the session")
+    matched = match(
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        price=open_price,
+        volume=(prior_median_volume or 0.0) * costs.auction_share_ratio,
+        costs=costs,
+        where=f"open of {order.symbol} in {session}",
+        taken=taken,
+    )
+    if isinstance(matched, str):
+        return Expiry(order=order, session=session, reason=matched)
     return Execution(
         execution_id=hashlib.sha256(f"{order.client_order_id}|{session}|1".encode()).hexdigest()[:32],
         order=order,
         session=session,
-        quantity=quantity,
-        price=paid,
-        reference_price=to_decimal(reference, quantum=CASH_QUANTUM, where=where),
-        commission=cents(max(per_share, Decimal(repr(costs.commission_minimum_usd)))),
-        unfilled=order.quantity - quantity,
+        quantity=matched.quantity,
+        price=matched.price,
+        reference_price=matched.reference_price,
+        commission=matched.commission,
+        unfilled=order.quantity - matched.quantity,
     )
-
-
-def _reference(order: Order, bar: Bar) -> float | None:
-    """The price before slippage and impact; None if a limit order's limit was not reached."""
-    if order.order_type is OrderType.MARKET_ON_CLOSE:
-        return bar.close
-    if order.limit_price is None:
-        return bar.open
-    limit, buys = float(order.limit_price), order.side is Side.BUY
-    best = min(bar.open, limit) if buys else max(bar.open, limit)
-    extreme = bar.low if buys else bar.high
-    traded = bar.open if extreme is None else extreme
-    return best if (traded <= limit if buys else traded >= limit) else None

@@ -1,53 +1,107 @@
-"""What can go wrong on the way between a client and its broker."""
+"""Faults on demand: what becomes of a request, and of the events of an order. Chosen by counting, never by chance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
 from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, Field, TypeAdapter
 
 
-class Fault(StrEnum):
-    """What becomes of one request. "after": the broker did what it was asked, and the client does not hear of it."""
+class FaultKind(StrEnum):
+    """What becomes of one request."""
 
-    SLOW = "slow"  # as long as `seconds` says, then an answer
-    THROTTLED = "429"
+    LATENCY = "latency"  # answered as it should be, ``seconds`` late
+    TOO_MANY = "429"
     BROKEN = "500"
-    BROKEN_AFTER = "500_after"
     GATEWAY = "504"
-    GATEWAY_AFTER = "504_after"
-    EMPTY = "empty_200"  # 200 without a body; nothing was done
-    EMPTY_AFTER = "empty_200_after"
+    EMPTY = "empty"  # 200 without a body
     REDIRECT = "302"
-    REDIRECT_AFTER = "302_after"
-    CUT = "cut"  # the connection ends before an answer
-    CUT_AFTER = "cut_after"
-    HALF = "half"  # half an answer to something that was not done
-    HALF_AFTER = "half_after"
-    HTML = "html_200"
-
-    @property
-    def after(self) -> bool:
-        """True if the request takes effect all the same."""
-        return self.value.endswith("_after") or self is Fault.SLOW
+    CUT = "cut"  # the connection is cut instead of a reply
+    HALF = "half"  # half of the reply's body, then cut
+    HEADERS = "headers"  # half of the reply's headers, then cut
 
 
-@dataclass(kw_only=True)
-class Plan:
-    """A fault for the next ``times`` requests of ``method`` whose path begins with ``path``, once ``skip`` of them got through."""
+class Fault(BaseModel, frozen=True, extra="forbid"):
+    """The next ``times`` requests that start with ``on`` (method and path), after ``skip`` of them, meet ``kind``; ``accepted``: after the
+    exchange did what was asked, else instead of it.
+    """
 
-    fault: Fault
-    method: str = "POST"
-    path: str = "/v2/orders"
-    times: int = 1
-    skip: int = 0
-    seconds: float = 0.0
+    kind: FaultKind
+    on: str = "POST /v2/orders"
+    accepted: bool = False
+    times: int = Field(default=1, ge=1)
+    skip: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0, le=600)
 
-    def takes(self, method: str, path: str) -> bool:
-        """Whether this request is one of them; counts it."""
-        if self.times <= 0 or method != self.method or not path.startswith(self.path):
-            return False
-        if self.skip > 0:
-            self.skip -= 1
-            return False
-        self.times -= 1
-        return True
+
+class EventFaults(BaseModel, frozen=True, extra="forbid"):
+    """Of the stream: every event ``copies`` times; ``hold`` events at a time are kept and sent, the last one first. ``lose``: so many are
+    never sent. ``hide_fills``: the newest fills that the activities do not show yet.
+    """
+
+    copies: int = Field(default=1, ge=1, le=10)
+    hold: int = Field(default=1, ge=1, le=10_000)
+    lose: int = Field(default=0, ge=0)
+    hide_fills: int = Field(default=0, ge=0)
+
+
+class FaultPlan(BaseModel, extra="forbid"):
+    """All that goes wrong. A request meets the first fault that is due for it."""
+
+    requests: list[Fault] = Field(default_factory=list)
+    events: EventFaults = EventFaults()
+
+
+class Faults:
+    """The plan at work."""
+
+    def __init__(self, plan: FaultPlan) -> None:
+        self.set(plan)
+
+    def set(self, plan: FaultPlan) -> None:
+        """Forget what was left of the plan before."""
+        self._left = [[fault, fault.skip, fault.times] for fault in plan.requests]
+        self._kept: deque[dict[str, Any]] = deque()
+        self.set_events(plan.events)
+
+    def set_events(self, events: EventFaults) -> None:
+        """What becomes of the events from now on."""
+        self.events, self._lose = events, events.lose
+
+    def of(self, request: str) -> Fault | None:
+        """The fault that this request (``METHOD path``) meets."""
+        for entry in self._left:
+            fault, skip, times = entry
+            if not request.startswith(fault.on) or not times:
+                continue
+            if skip:
+                entry[1] -= 1
+                continue
+            entry[2] -= 1
+            return fault
+        return None
+
+    def sent(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """What the stream sends now that ``event`` happened."""
+        if self._lose:
+            self._lose -= 1
+            return []
+        self._kept.append(event)
+        return self.flush() if len(self._kept) >= self.events.hold else []
+
+    def flush(self) -> list[dict[str, Any]]:
+        """What was kept, the last one first if events are held."""
+        kept = list(reversed(self._kept))
+        self._kept.clear()
+        return [event for event in kept for _ in range(self.events.copies)]
+
+
+def plan_of(text: str) -> FaultPlan:
+    """A plan from JSON: of a list, the requests' faults; of an object, all."""
+    return (
+        FaultPlan(requests=TypeAdapter(list[Fault]).validate_json(text))
+        if text.lstrip().startswith("[")
+        else FaultPlan.model_validate_json(text)
+    )

@@ -1,471 +1,439 @@
-"""The server: HTTP for the calls, a WebSocket for trade_updates, and /_control for whoever runs the rehearsal."""
+"""A stand-in for Alpaca's paper trading on the loopback, as far as alpaca-py's TradingClient and TradingStream ask for it, backed by the
+simulated exchange. Control endpoints (/_control/...) move its clock, run sessions, and choose what goes wrong.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-import os
-import threading
-import time as sleeping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import IO, TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-from quant.trading.brokerage import BrokerOrder
-from quant.trading.exchange import Exchange, Refusal, Report
-from quant.trading.execution import Bar, CostSettings
-from quant.trading.orders import Leg, Order, OrderType
-from quant.units import ZERO
-from services.broker import replies
-from services.broker.faults import Fault, Plan
+import uvicorn
+from pydantic import TypeAdapter, ValidationError
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from quant.trading.exchange import Bar, Listing, Refusal
+from services.broker import wire
+from services.broker.faults import EventFaults, Fault, FaultKind, FaultPlan, Faults, plan_of
+from services.broker.house import House
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable
 
-    from websockets.sync.server import ServerConnection
-
-    from quant.calendar import ExchangeCalendar
-    from quant.ports import Clock
-    from services.broker.replies import Json
-
-Reply = tuple[int, object]
-_OPG_CLOSED = (time(9, 28), time(19, 0))
-_CLS_CLOSED = (time(15, 50), time(19, 0))
-_CONTROL = "/_control/"
-_HTML = b"<html><body>Bad   Gateway</body></html>"
-_NOT_FOUND: Reply = (404, {"code": 40410000, "message": "order not found"})
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request as it came."""
+_TRANSPORT = "afterclose.transport"
+_TICK_SECONDS = 0.2
+_BARS = TypeAdapter(dict[str, Bar])
+_STATUS = {FaultKind.TOO_MANY: 429, FaultKind.BROKEN: 500, FaultKind.GATEWAY: 504, FaultKind.EMPTY: 200, FaultKind.REDIRECT: 302}
+_BODY = {
+    FaultKind.TOO_MANY: b'{"code":42910000,"message":"rate limit exceeded"}',
+    FaultKind.BROKEN: b'{"code":50010000,"message":"internal server error occurred"}',
+    FaultKind.GATEWAY: b"<html><body>504 Gateway Time-out</body></html>",
+}
 
-    method: str
-    path: str
-    query: Mapping[str, str]
-    body: Mapping[str, Any]
-    headers: Mapping[str, str]
 
+class BrokerServer:
+    """The application; ``house`` has its state."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Posted(Order):
-    """An order as it came: it has the id that the client gave it."""
-
-    given_id: str
+    def __init__(self, house: House, faults: FaultPlan, *, keys: tuple[str, str] | None = None) -> None:
+        """``keys``: the only pair that is let in; None: any pair."""
+        self._house, self._keys = house, keys
+        self._faults = Faults(faults)
+        self._listeners: set[WebSocket] = set()
+        self._serial = asyncio.Lock()
 
     @property
-    def client_order_id(self) -> str:
-        return self.given_id
-
-
-@dataclass(kw_only=True)
-class BrokerServer:
-    """Everything the server knows. One lock: a request is done whole before the next.
-
-    ``log``: one JSON line for every order taken, refused or cancelled and every execution, written and synced before the answer leaves:
-    what the broker itself says happened.
-    """
-
-    exchange: Exchange
-    calendar: ExchangeCalendar
-    clock: Clock
-    key_id: str
-    secret: str
-    log: Path | None = None
-    plans: list[Plan] = field(default_factory=list[Plan])
-    at: datetime | None = None  # a clock that stands, instead of the machine's
-    active: bool = True
-
-    def __post_init__(self) -> None:
-        self._lock = threading.RLock()
-        self._submitted: dict[str, datetime] = {}
-        self._told = 0
-        self._listeners: list[ServerConnection] = []
-        self._file: IO[str] | None = None if self.log is None else self.log.open("a")
-
-    @contextmanager
-    def running(self, port: int = 0, stream_port: int = 0) -> Generator[tuple[str, str]]:
-        """Serve on 127.0.0.1 until the block ends; gives the addresses of HTTP and of the stream."""
-        from websockets.sync.server import serve
-
-        handler = type("Handler", (_Handler,), {"broker": self})
-        http = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        http.daemon_threads, http.block_on_close = True, False
-        stream = serve(self.listen, "127.0.0.1", stream_port)
-        threads = [
-            threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True),
-            threading.Thread(target=stream.serve_forever, daemon=True),
+    def app(self) -> ASGIApp:
+        """For uvicorn."""
+        routes = [
+            Route("/v2/account", self._asked(self._account)),
+            Route("/v2/clock", self._asked(self._clock)),
+            Route("/v2/calendar", self._asked(self._calendar)),
+            Route("/v2/orders", self._asked(self._orders), methods=["GET", "POST", "DELETE"]),
+            Route("/v2/orders:by_client_order_id", self._asked(self._by_client_order_id)),
+            Route("/v2/orders/{order_id}", self._asked(self._order), methods=["GET", "DELETE"]),
+            Route("/v2/positions", self._asked(self._positions)),
+            Route("/v2/positions/{symbol}", self._asked(self._position)),
+            Route("/v2/assets/{symbol}", self._asked(self._asset)),
+            Route("/v2/account/activities/FILL", self._asked(self._activities)),
+            Route("/_control/{what}", self._control, methods=["GET", "POST"]),
+            WebSocketRoute("/stream", self._stream),
         ]
-        for thread in threads:
-            thread.start()
+        return _Faulty(Starlette(routes=routes, lifespan=self._lifespan), self._faults)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        ticking = asyncio.create_task(self._tick())
+        yield
+        ticking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ticking
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            if self._house.clock.runs:
+                async with self._serial:
+                    await self._pass_time()
+
+    async def _pass_time(self) -> None:
+        for happening in self._house.pass_time():
+            await self._send(self._faults.sent(wire.trade_update(happening)))
+
+    async def _send(self, messages: list[dict[str, Any]]) -> None:
+        for message in messages:
+            for listener in tuple(self._listeners):
+                try:
+                    await listener.send_bytes(json.dumps(message).encode())
+                except (RuntimeError, WebSocketDisconnect):
+                    self._listeners.discard(listener)
+
+    def _asked(self, answer: Callable[[Request, bytes], Response]) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint for those with keys, one request at a time, with everything told that happened before and in it."""
+
+        async def endpoint(request: Request) -> Response:
+            if not self._let_in(request.headers):
+                return JSONResponse({"code": 40110000, "message": "request is not authorized"}, 401)
+            body = await request.body()
+            async with self._serial:
+                await self._pass_time()
+                response = answer(request, body)
+                await self._pass_time()
+            return response
+
+        return endpoint
+
+    def _let_in(self, headers: Mapping[str, str]) -> bool:
+        pair = (headers.get("APCA-API-KEY-ID", ""), headers.get("APCA-API-SECRET-KEY", ""))
+        return all(pair) and self._keys in {None, pair}
+
+    # --- trading --------------------------------------------------------------------------------------------------------------------
+
+    def _account(self, request: Request, body: bytes) -> Response:
+        return JSONResponse(wire.account(self._house.exchange))
+
+    def _clock(self, request: Request, body: bytes) -> Response:
+        calendar, now = self._house.calendar, self._house.clock.now()
+        sessions = calendar.sessions(now.date() - timedelta(days=1), now.date() + timedelta(days=14))
+        opens, closes = ([at(session) for session in sessions if at(session) > now] for at in (calendar.open_at, calendar.close_at))
+        local = [at.astimezone(calendar.zone).isoformat() for at in (now, opens[0], closes[0])]
+        return JSONResponse({"timestamp": local[0], "is_open": closes[0] < opens[0], "next_open": local[1], "next_close": local[2]})
+
+    def _calendar(self, request: Request, body: bytes) -> Response:
+        calendar = self._house.calendar
+        first, last = (date.fromisoformat(request.query_params[name][:10]) for name in ("start", "end"))
+        days = [
+            {"date": day.isoformat(), "open": "09:30", "close": f"{calendar.close_at(day).astimezone(calendar.zone):%H:%M}"}
+            for day in calendar.sessions(first, last)
+        ]
+        return JSONResponse(days)
+
+    def _orders(self, request: Request, body: bytes) -> Response:
+        if request.method == "POST":
+            return self._place(body)
+        if request.method == "DELETE":
+            now, exchange = self._house.clock.now(), self._house.exchange
+            ended = [(order.order_id, exchange.cancel(order.order_id, now)) for order in exchange.open_orders()]
+            return JSONResponse([{"id": order_id, "status": 200 if done else 422, "body": None} for order_id, done in ended], 207)
+        return JSONResponse(self._listed(request.query_params))
+
+    def _place(self, body: bytes) -> Response:
         try:
-            yield f"http://127.0.0.1:{http.server_address[1]}", f"ws://127.0.0.1:{stream.socket.getsockname()[1]}/stream"
-        finally:
-            http.shutdown()
-            http.server_close()
-            stream.shutdown()
-            for thread in threads:
-                thread.join(timeout=5)
-            if self._file is not None:
-                self._file.close()
-
-    def now(self) -> datetime:
-        """The server's clock."""
-        return self.at or self.clock.now()
-
-    def planned(self, asked: Asked) -> Plan | None:
-        """The fault that this request meets, if any."""
-        with self._lock:
-            return next((plan for plan in self.plans if plan.takes(asked.method, asked.path)), None)
-
-    def reply(self, asked: Asked) -> Reply:
-        """Status and JSON; None for no body."""
-        with self._lock:
-            if asked.path.startswith(_CONTROL):
-                return self._control(asked.path.removeprefix(_CONTROL), asked)
-            given = {name.lower(): value for name, value in asked.headers.items()}
-            if (given.get("apca-api-key-id"), given.get("apca-api-secret-key")) != (self.key_id, self.secret):
-                return 403, {"message": "forbidden."}
-            try:
-                return self._routed(asked)
-            finally:
-                self._tell()
-
-    def _routed(self, asked: Asked) -> Reply:
-        head, _, rest = asked.path.removeprefix("/v2/").partition("/")
-        match asked.method, head:
-            case "GET", "account" if not rest:
-                return 200, replies.account(self.exchange, active=self.active)
-            case "GET", "account" if rest == "activities/FILL":
-                return 200, self._activities(asked.query)
-            case "GET", "clock":
-                return 200, self._clock()
-            case "GET", "calendar":
-                return 200, self._calendar(asked.query)
-            case "GET", "assets":
-                return 200, replies.asset(self.exchange, unquote(rest))
-            case "GET", "positions":
-                return self._positions(unquote(rest))
-            case "GET", "orders:by_client_order_id":
-                return self._one(asked.query.get("client_order_id", ""))
-            case "GET", "orders":
-                return self._one(self._named(rest)) if rest else (200, self._orders(asked.query))
-            case "POST", "orders":
-                return self._submit(asked.body)
-            case "DELETE", "orders":
-                return self._cancel(self._named(rest)) if rest else (207, [self._cancelled(name) for name in self._open()])
-        return 404, {"code": 40410000, "message": "endpoint not found."}
-
-    def _submit(self, body: Mapping[str, Any]) -> Reply:
-        kind = (str(body.get("type")), str(body.get("time_in_force")))
-        try:
-            quantity, limit = Decimal(str(body["qty"])), body.get("limit_price")
-            order = _Posted(
-                given_id=str(body["client_order_id"]),
-                book="broker",
-                session=self.now().date(),
-                symbol=str(body["symbol"]),
-                leg=Leg.OPEN,
-                side=replies.side(body["side"]),
-                quantity=quantity,
-                reference_price=self.exchange.last.get(str(body["symbol"]), ZERO),
-                order_type=replies.KINDS[kind],
-                limit_price=None if limit is None else Decimal(str(limit)),
+            ticket = wire.ticket_of(json.loads(body))
+        except (ValueError, AttributeError, InvalidOperation):
+            ticket = "request body format is invalid"
+        if isinstance(ticket, str):
+            return JSONResponse({"code": 42210000, "message": ticket}, 422)
+        placed = self._house.exchange.place(ticket, self._house.clock.now())
+        if isinstance(placed, Refusal):
+            status, said = wire.refusal(placed)
+            self._house.log.write(
+                "refused", self._house.clock.now(), {"client_order_id": ticket.client_order_id, "reason": placed.kind.value}
             )
-        except (KeyError, ValueError, InvalidOperation) as error:
-            return 422, {"code": 40010001, "message": f"invalid order: {error}"}
-        if quantity <= 0 or quantity != quantity.to_integral_value():
-            return 403, {"code": 40310000, "message": "qty must be whole shares above zero"}
-        local = self.now().astimezone(self.calendar.zone).time()
-        closed = {OrderType.MARKET_ON_OPEN: _OPG_CLOSED, OrderType.MARKET_ON_CLOSE: _CLS_CLOSED}.get(order.order_type)
-        if closed is not None and closed[0] <= local < closed[1]:
-            return 422, {"code": 42210000, "message": f"{kind[1]} orders are not accepted between {closed[0]} and {closed[1]} ET"}
-        held = self.exchange.submit(order, self.now())
-        if isinstance(held, Refusal):
-            duplicate = "must be unique" in held.reason
-            self._write("refused", order.client_order_id, reason=held.reason)
-            return (422, {"code": 40010001, "message": held.reason}) if duplicate else (403, {"code": 40310000, "message": held.reason})
-        self._submitted[held.client_order_id] = self.now()
-        self._write(
-            "accepted", held.client_order_id, symbol=held.symbol, side=held.side.value, qty=replies.text(held.quantity), type=list(kind)
-        )
-        return 200, self._json(held)
+            return JSONResponse(said, status)
+        return JSONResponse(wire.order(placed))
 
-    def _cancel(self, name: str) -> Reply:
-        if name not in self.exchange.taken:
-            return _NOT_FOUND
-        if not self.exchange.cancel(name, self.now()):
-            return 422, {"code": 42210000, "message": "order is not cancelable"}
-        self._write("canceled", name)
-        return 204, None
-
-    def _cancelled(self, name: str) -> Json:
-        self._cancel(name)
-        held = self.exchange.taken[name][1]
-        return {"id": replies.uuid(held.broker_order_id), "status": 200, "body": self._json(held)}
-
-    def _one(self, name: str) -> Reply:
-        held = self.exchange.taken.get(name)
-        return _NOT_FOUND if held is None else (200, self._json(held[1]))
-
-    def _orders(self, query: Mapping[str, str]) -> list[Json]:
-        status, limit = query.get("status", "open"), min(int(query.get("limit", "50")), 500)
-        held = [o for o in self.exchange.orders if status == "all" or o.state.terminal == (status == "closed")]
-        made = sorted((self._json(o) for o in held), key=lambda row: str(row["submitted_at"]), reverse=query.get("direction") != "asc")
-        after, until = query.get("after", ""), query.get("until", "9")
-        return [row for row in made if after < str(row["submitted_at"]) < until][:limit]
-
-    def _positions(self, symbol: str) -> Reply:
-        rows = [replies.position(held) for held in self.exchange.positions if not symbol or held.symbol == symbol]
-        if not symbol:
-            return 200, rows
-        return (200, rows[0]) if rows else (404, {"code": 40410000, "message": "position does not exist"})
-
-    def _activities(self, query: Mapping[str, str]) -> list[Json]:
-        made, executed = [], dict[str, Decimal]()
-        for fill in self.exchange.fills:
-            name = fill.client_order_id or ""
-            executed[name] = executed.get(name, ZERO) + fill.quantity
-            made.append(replies.activity(fill, cumulated=executed[name], ordered=self.exchange.taken[name][1].quantity))
-        after, token = query.get("after", ""), query.get("page_token")
-        rows = [row for row in made if str(row["transaction_time"]) > after]
-        if query.get("direction", "desc") == "desc":
-            rows.reverse()
-        start = 0 if token is None else next((n + 1 for n, row in enumerate(rows) if row["id"] == token), 0)
-        return rows[start : start + min(int(query.get("page_size", "100")), 100)]
-
-    def _clock(self) -> Json:
-        now, day = self.now(), self.now().astimezone(self.calendar.zone).date()
-        coming = [self.calendar.on_or_after(day), self.calendar.next(self.calendar.on_or_after(day))]
-        opens = next(at for at in map(self.calendar.open_at, coming) if at > now)
-        closes = next(at for at in map(self.calendar.close_at, coming) if at > now)
-        return {"timestamp": now.isoformat(), "is_open": closes < opens, "next_open": opens.isoformat(), "next_close": closes.isoformat()}
-
-    def _calendar(self, query: Mapping[str, str]) -> list[Json]:
-        first, last = (date.fromisoformat(query[name][:10]) for name in ("start", "end"))
-        zone = self.calendar.zone
-        return [
-            {
-                "date": str(day),
-                "open": f"{self.calendar.open_at(day).astimezone(zone):%H:%M}",
-                "close": f"{self.calendar.close_at(day).astimezone(zone):%H:%M}",
-            }
-            for day in self.calendar.sessions(first, last)
+    def _listed(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
+        status, ascending = query.get("status", "open"), query.get("direction", "desc") == "asc"
+        after, until = (datetime.fromisoformat(query[name]) if name in query else None for name in ("after", "until"))
+        symbols = set(query["symbols"].split(",")) if query.get("symbols") else None
+        chosen = [
+            order
+            for order in sorted(self._house.exchange.orders.values(), key=lambda o: o.placed_at, reverse=not ascending)
+            if (status == "all" or order.status.open == (status == "open"))
+            and (after is None or order.placed_at > after)
+            and (until is None or order.placed_at < until)
+            and (symbols is None or order.ticket.symbol in symbols)
         ]
+        return [wire.order(order) for order in chosen[: min(int(query.get("limit", "50")), 500)]]
 
-    def _open(self) -> list[str]:
-        return [held.client_order_id for held in self.exchange.orders if not held.state.terminal]
+    def _by_client_order_id(self, request: Request, body: bytes) -> Response:
+        exchange = self._house.exchange
+        found = exchange.by_client_id.get(request.query_params.get("client_order_id", ""))
+        return _not_found("order") if found is None else JSONResponse(wire.order(exchange.orders[found]))
 
-    def _named(self, broker_order_id: str) -> str:
-        return next((o.client_order_id for o in self.exchange.orders if replies.uuid(o.broker_order_id) == broker_order_id), "")
+    def _order(self, request: Request, body: bytes) -> Response:
+        exchange, order_id = self._house.exchange, request.path_params["order_id"]
+        if order_id not in exchange.orders:
+            return _not_found("order")
+        if request.method == "GET":
+            return JSONResponse(wire.order(exchange.orders[order_id]))
+        if exchange.cancel(order_id, self._house.clock.now()):
+            return Response(status_code=204)
+        status = exchange.orders[order_id].status
+        return JSONResponse({"code": 42210000, "message": f'order is already in "{status}" state'}, 422)
 
-    def _json(self, held: BrokerOrder) -> Json:
-        order = self.exchange.taken[held.client_order_id][0]
-        return replies.order(held, limit_price=order.limit_price, submitted_at=self._submitted.get(held.client_order_id, self.now()))
+    def _positions(self, request: Request, body: bytes) -> Response:
+        exchange = self._house.exchange
+        return JSONResponse([wire.position(exchange, symbol) for symbol in sorted(exchange.positions)])
 
-    # What a rehearsal asks for. Without keys: it listens on this machine alone, and trades nothing but paper.
+    def _position(self, request: Request, body: bytes) -> Response:
+        exchange, symbol = self._house.exchange, request.path_params["symbol"]
+        return JSONResponse(wire.position(exchange, symbol)) if symbol in exchange.positions else _not_found("position")
 
-    def _control(self, what: str, asked: Asked) -> Reply:
-        if not (self._control_server(what, asked.body) or self._control_account(what, asked.body)):
-            return 404, {"message": f"no control {what}"}
-        self._tell()
-        return 200, {
-            "cash": replies.text(self.exchange.cash),
-            "positions": {p.symbol: replies.text(p.quantity) for p in self.exchange.positions},
-            "orders": {o.client_order_id: o.state.value for o in self.exchange.orders},
-            "fills": len(self.exchange.fills),
+    def _asset(self, request: Request, body: bytes) -> Response:
+        listing = self._house.exchange.listings.get(request.path_params["symbol"])
+        return _not_found("asset") if listing is None else JSONResponse(wire.asset(listing))
+
+    def _activities(self, request: Request, body: bytes) -> Response:
+        exchange, query = self._house.exchange, request.query_params
+        hidden = self._faults.events.hide_fills
+        fills = exchange.fills[: len(exchange.fills) - hidden] if hidden else exchange.fills
+        rows = [
+            wire.activity(fill, "filled" if fill.cumulative == exchange.orders[fill.order_id].ticket.quantity else "partially_filled")
+            for fill in fills
+            if "after" not in query or fill.at > datetime.fromisoformat(query["after"])
+        ]
+        rows = rows if query.get("direction", "desc") == "asc" else rows[::-1]
+        ids = [row["id"] for row in rows]
+        start = ids.index(query["page_token"]) + 1 if query.get("page_token") in ids else 0
+        return JSONResponse(rows[start : start + min(int(query.get("page_size", "100")), 100)])
+
+    # --- the stream -----------------------------------------------------------------------------------------------------------------
+
+    async def _stream(self, socket: WebSocket) -> None:
+        await socket.accept()
+        try:
+            while True:
+                asked = json.loads(await _received(socket))
+                data = asked.get("data") or {}
+                if asked.get("action") in {"authenticate", "auth"}:
+                    pair = (data.get("key_id") or asked.get("key"), data.get("secret_key") or asked.get("secret"))
+                    authorized = all(pair) and self._keys in {None, pair}
+                    status = "authorized" if authorized else "unauthorized"
+                    reply = {"stream": "authorization", "data": {"status": status, "action": "authenticate"}}
+                    await socket.send_bytes(json.dumps(reply).encode())
+                    if not authorized:
+                        await socket.close()
+                        return
+                elif asked.get("action") == "listen":
+                    await socket.send_bytes(json.dumps({"stream": "listening", "data": {"streams": ["trade_updates"]}}).encode())
+                    self._listeners.add(socket)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            self._listeners.discard(socket)
+
+    # --- control --------------------------------------------------------------------------------------------------------------------
+
+    async def _control(self, request: Request) -> Response:
+        body = await request.body()
+        try:
+            asked = json.loads(body or b"{}")
+            async with self._serial:
+                answer = await self._controlled(request.path_params["what"], asked)
+                await self._pass_time()
+        except (ValueError, KeyError, TypeError, InvalidOperation, ValidationError) as error:
+            return JSONResponse({"message": f"{type(error).__name__}: {error}"}, 400)
+        return JSONResponse(answer)
+
+    async def _controlled(self, what: str, asked: Mapping[str, object] | list[object]) -> dict[str, Any]:
+        house = self._house
+        if what in {"faults", "events", "disconnect"}:
+            await self._spoil(what, asked)
+        elif isinstance(asked, list):
+            raise TypeError("an object is expected")
+        elif what in _CONTROLS:
+            _CONTROLS[what](house, asked)
+        else:
+            raise KeyError(what)
+        exchange = house.exchange
+        return {
+            "now": wire.instant(house.clock.now()),
+            "account": exchange.account_number,
+            "orders": len(exchange.orders),
+            "listeners": len(self._listeners),
         }
 
-    def _control_server(self, what: str, body: Mapping[str, Any]) -> bool:
-        match what:
-            case "faults":
-                self.plans = [Plan(**{**plan, "fault": Fault(plan["fault"])}) for plan in body["faults"]]
-            case "clock":
-                self.at = None if body["at"] is None else datetime.fromisoformat(body["at"])
-            case "session":
-                self._hold_session(date.fromisoformat(body["session"]), body["bars"])
-            case "active":
-                self.active = bool(body["active"])
-            case "reset":
-                self.exchange = Exchange(costs=self.exchange.costs, cash=Decimal(str(body["cash"])), account_id=body["account_id"])
-                self._told, self._submitted = 0, {}
-            case _:
-                return what == "state"
-        return True
-
-    def _control_account(self, what: str, body: Mapping[str, Any]) -> bool:
-        match what:
-            case "prices":
-                self.exchange.last |= {symbol: Decimal(str(price)) for symbol, price in body.items()}
-            case "symbol":
-                for state in ("halted", "delisted", "hard_to_borrow"):
-                    if state in body:
-                        (set.add if body[state] else set.discard)(getattr(self.exchange, state), body["symbol"])
-            case "split":
-                self.exchange.split(body["symbol"], Decimal(str(body["ratio"])))
-            case "trade":
-                self.exchange.move(body["symbol"], Decimal(str(body["shares"])), Decimal(str(body["price"])))
-            case "cash":
-                self.exchange.cash += Decimal(str(body["amount"]))
-            case _:
-                return False
-        return True
-
-    def _hold_session(self, session: date, bars: Mapping[str, Mapping[str, float]]) -> None:
-        opens, closes = self.calendar.open_at(session), self.calendar.close_at(session)
-        self.exchange.hold_session(session, {symbol: Bar(**bar) for symbol, bar in bars.items()}, opens=opens, closes=closes)
-        if self.at is not None:
-            self.at = max(self.at, closes + timedelta(minutes=1))
-
-    def _tell(self) -> None:
-        """Log and stream what happened at the exchange since the last time."""
-        news, self._told = self.exchange.reports[self._told :], len(self.exchange.reports)
-        for report in news:
-            if report.fill is not None:
-                fill = report.fill
-                terms = {
-                    "symbol": fill.symbol,
-                    "side": fill.side.value,
-                    "qty": replies.text(fill.quantity),
-                    "price": replies.text(fill.price),
-                }
-                self._write("executed", report.order.client_order_id, **terms)
-        self._stream(news)
-
-    def _stream(self, news: list[Report]) -> None:
-        for report in news:
-            order = self.exchange.taken[report.order.client_order_id][0]
-            at = self._submitted.get(report.order.client_order_id, report.at)
-            message = json.dumps(replies.update(report, limit_price=order.limit_price, submitted_at=at))
-            for listener in list(self._listeners):
-                try:
-                    listener.send(message.encode())
-                except Exception:  # noqa: BLE001 (a listener that went is nobody's business but its own)
-                    self._listeners.remove(listener)
-
-    def listen(self, connection: ServerConnection) -> None:
-        """One client of the stream: it says who it is, then what it wants to hear."""
-        for raw in connection:
-            asked = cast("dict[str, Any]", json.loads(raw))
-            match asked.get("action"):
-                case "authenticate" | "auth":
-                    given = asked.get("data", asked)
-                    known = (given.get("key_id", given.get("key")), given.get("secret_key", given.get("secret"))) == (
-                        self.key_id,
-                        self.secret,
-                    )
-                    status = "authorized" if known else "unauthorized"
-                    connection.send(json.dumps({"stream": "authorization", "data": {"action": "authenticate", "status": status}}).encode())
-                    if not known:
-                        return
-                case "listen":
-                    connection.send(json.dumps({"stream": "listening", "data": asked["data"]}).encode())
-                    with self._lock:
-                        self._listeners.append(connection)
-                case _:
-                    return
-
-    def _write(self, event: str, client_order_id: str, **more: object) -> None:
-        if self._file is None:
+    async def _spoil(self, what: str, asked: Mapping[str, object] | list[object]) -> None:
+        if what == "disconnect":
+            for listener in tuple(self._listeners):
+                self._listeners.discard(listener)
+                await listener.close(1012)
             return
-        line = {"at": replies.instant(self.now()), "event": event, "client_order_id": client_order_id, **more}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        await self._send(self._faults.flush())
+        if what == "faults":
+            self._faults.set(plan_of(json.dumps(asked)))
+        elif asked:
+            self._faults.set_events(EventFaults.model_validate(asked))
 
 
-class _Handler(BaseHTTPRequestHandler):
-    broker: BrokerServer
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = 60
+class _Faulty:
+    """Around the application: a request of the trading interface meets the fault that is due for it."""
 
-    def do_GET(self) -> None:
-        self._answer()
+    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+        self._app, self._faults = app, faults
 
-    def do_POST(self) -> None:
-        self._answer()
-
-    def do_DELETE(self) -> None:
-        self._answer()
-
-    def _answer(self) -> None:
-        address = urlsplit(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
-        given = self.rfile.read(length)
-        try:
-            body: object = json.loads(given) if given else {}
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            self._send(400, b'{"code":40010000,"message":"request body format is invalid"}')
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = None
+        if scope["type"] == "http" and not scope["path"].startswith("/_control"):
+            fault = self._faults.of(f"{scope['method']} {scope['path']}")
+        if fault is None:
+            await self._app(scope, receive, send)
             return
-        asked = Asked(self.command, address.path, dict(parse_qsl(address.query)), cast("dict[str, Any]", body), dict(self.headers))
-        plan = self.broker.planned(asked)
-        if plan is None:
-            self._send_reply(self.broker.reply(asked))
+        await asyncio.sleep(fault.seconds)
+        if fault.kind is FaultKind.LATENCY:
+            await self._app(scope, receive, send)
             return
-        reply = self.broker.reply(asked) if plan.fault.after else (200, {"message": "not done"})
-        self._fail(plan, reply)
-
-    def _fail(self, plan: Plan, reply: Reply) -> None:
-        match plan.fault:
-            case Fault.SLOW:
-                sleeping.sleep(plan.seconds)
-                self._send_reply(reply)
-            case Fault.THROTTLED:
-                self._send(429, b'{"code":42910000,"message":"too many requests."}', more={"Retry-After": "0"})
-            case Fault.BROKEN | Fault.BROKEN_AFTER:
-                self._send(500, b'{"code":50010000,"message":"internal server error occurred"}')
-            case Fault.GATEWAY | Fault.GATEWAY_AFTER:
-                self._send(504, _HTML, kind="text/html")
-            case Fault.EMPTY | Fault.EMPTY_AFTER:
-                self._send(200, b"")
-            case Fault.REDIRECT | Fault.REDIRECT_AFTER:
-                self._send(302, b"", more={"Location": "/elsewhere"})
-            case Fault.HTML:
-                self._send(200, _HTML, kind="text/html")
-            case Fault.CUT | Fault.CUT_AFTER:
-                self.close_connection = True
-            case Fault.HALF | Fault.HALF_AFTER:
-                whole = json.dumps(reply[1]).encode()
-                self._send(reply[0], whole[: len(whole) // 2], length=len(whole))
-                self.close_connection = True
-
-    def _send_reply(self, reply: Reply) -> None:
-        status, body = reply
-        self._send(status, b"" if body is None else json.dumps(body).encode())
-
-    def _send(
-        self, status: int, body: bytes, *, kind: str = "application/json", length: int | None = None, more: Mapping[str, str] | None = None
-    ) -> None:
-        size = len(body) if length is None else length
-        headers = {"Content-Type": kind, "Content-Length": str(size), "X-RateLimit-Limit": "200", "X-RateLimit-Remaining": "199"}
-        lines = [f"HTTP/1.1 {status} -", *(f"{name}: {value}" for name, value in {**headers, **(more or {})}.items())]
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode() + body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
-        pass
+        reply = b'{"id":"00000000-0000-0000-0000-000000000000","client_order_id":"'
+        if fault.accepted:
+            reply = await _swallowed(self._app, scope, receive)
+        await _spoiled(fault, reply, scope, send)
 
 
-def new_server(
-    *,
-    calendar: ExchangeCalendar,
-    clock: Clock,
-    key_id: str,
-    secret: str,
-    cash: Decimal = Decimal(1_000_000),
-    costs: CostSettings | None = None,
-    account_id: str = "PA-REHEARSAL",
-    seed: int = 0,
-    partial_share: float = 0.0,
-    log: Path | None = None,
-) -> BrokerServer:
-    """A server with a fresh account. Commissions are none, as at Alpaca, unless ``costs`` say otherwise."""
-    rules = costs or CostSettings(commission_per_share_usd=0, commission_minimum_usd=0)
-    exchange = Exchange(costs=rules, cash=cash, account_id=account_id, seed=seed, partial_share=partial_share)
-    return BrokerServer(exchange=exchange, calendar=calendar, clock=clock, key_id=key_id, secret=secret, log=log)
+async def _swallowed(app: ASGIApp, scope: Scope, receive: Receive) -> bytes:
+    """Let the application do its work, and keep its reply."""
+    pieces: list[bytes] = []
+
+    async def keep(message: Message) -> None:
+        pieces.append(message.get("body", b""))
+
+    await app(scope, receive, keep)
+    return b"".join(pieces)
+
+
+async def _spoiled(fault: Fault, reply: bytes, scope: Scope, send: Send) -> None:
+    if fault.kind in _STATUS:
+        body = _BODY.get(fault.kind, b"")
+        headers = [(b"content-length", b"%d" % len(body))]
+        headers += [(b"location", b"/elsewhere")] if fault.kind is FaultKind.REDIRECT else []
+        headers += [(b"retry-after", b"1")] if fault.kind is FaultKind.TOO_MANY else []
+        await send({"type": "http.response.start", "status": _STATUS[fault.kind], "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        return
+    transport = scope[_TRANSPORT]
+    if fault.kind is FaultKind.HALF:
+        start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % max(len(reply), 100)
+        transport.write(start + reply[: len(reply) // 2])
+    elif fault.kind is FaultKind.HEADERS:
+        transport.write(b"HTTP/1.1 200 OK\r\ncontent-ty")
+    transport.close()
+    await asyncio.sleep(0.01)  # until the server has noticed, so that it adds no reply of its own
+
+
+class _Protocol(HttpToolsProtocol):
+    """Gives the application its connection, to cut it."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[_TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
+
+
+async def _received(websocket: WebSocket) -> str | bytes:
+    message = await websocket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    return message.get("text") or message.get("bytes") or b"{}"
+
+
+def _not_found(what: str) -> Response:
+    return JSONResponse({"code": 40410000, "message": f"{what} not found"}, 404)
+
+
+def _set_clock(house: House, asked: Mapping[str, Any]) -> None:
+    """``now``: stand at this instant, or run again if null; ``advance_seconds``: move a standing clock on."""
+    if "advance_seconds" in asked:
+        house.clock.set(house.clock.now() + timedelta(seconds=float(asked["advance_seconds"])))
+        return
+    at = asked["now"] and datetime.fromisoformat(asked["now"])
+    if at and at.tzinfo is None:
+        raise ValueError("now needs a time zone")
+    house.clock.set(at or None)
+
+
+def _run_session(house: House, asked: Mapping[str, Any]) -> None:
+    house.run(date.fromisoformat(asked["session"]), asked.get("phase", "both"), _BARS.validate_python(asked.get("bars", {})))
+
+
+def _change_asset(house: House, asked: Mapping[str, Any]) -> None:
+    before = house.exchange.listings.get(asked["symbol"], Listing(symbol=asked["symbol"]))
+    house.exchange.list(replace(before, **asked), house.clock.now())
+
+
+def _trade_elsewhere(house: House, asked: Mapping[str, Any]) -> None:
+    house.exchange.trade_elsewhere(asked["symbol"], Decimal(str(asked["qty"])), Decimal(str(asked["price"])))
+
+
+def _split(house: House, asked: Mapping[str, Any]) -> None:
+    house.exchange.split(asked["symbol"], Decimal(str(asked["ratio"])))
+
+
+def _move_cash(house: House, asked: Mapping[str, Any]) -> None:
+    house.exchange.cash += Decimal(str(asked["amount"]))
+
+
+def _mark(house: House, asked: Mapping[str, Any]) -> None:
+    house.exchange.marks |= {symbol: Decimal(str(mark)) for symbol, mark in asked.items()}
+
+
+_CONTROLS: dict[str, Callable[[House, Mapping[str, Any]], None]] = {
+    "clock": _set_clock,
+    "session": _run_session,
+    "asset": _change_asset,
+    "trade": _trade_elsewhere,
+    "split": _split,
+    "cash": _move_cash,
+    "marks": _mark,
+    "reset": lambda house, asked: house.reset(),
+    "state": lambda house, asked: None,
+}
+
+
+def serve(server: BrokerServer, bound: socket.socket) -> None:
+    """Serve on a bound socket until the process is told to end."""
+    configured(server).run(sockets=[bound])
+
+
+def configured(server: BrokerServer) -> uvicorn.Server:
+    """The HTTP server, not started."""
+    config = uvicorn.Config(
+        server.app,
+        http=_Protocol,
+        ws="websockets-sansio",
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+def bind(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A listening socket; port 0: a free one."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((host, port))
+    return bound

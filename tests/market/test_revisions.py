@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from quant.calendar import exchange_calendar
 from quant.market.as_of import bars_as_of
-from quant.market.revisions import REVISIONS, decisions_reaching, of_rows, revisions
+from quant.market.revisions import REVISIONS, decisions_reaching, of_rows, revisions, worth_telling
 from quant.tables import TABLES
 
 XNYS = exchange_calendar()
@@ -125,3 +125,18 @@ def test_a_decision_used_an_old_value_if_and_only_if_what_was_known_then_is_not_
     using = found.filter(pl.col("used_by").list.len() > 0, pl.col("column") == "close")
     expected = [(str(then[0]) if then else None, str(following[0]))] if following and following != then else []
     assert using.select("old", "new").rows() == expected
+
+
+def test_a_volume_that_is_counted_again_is_not_told_and_a_price_is():
+    def record(*changes: tuple[str, str | None, str | None]) -> dict[str, object]:
+        return {"changes": [{"column": column, "old": old, "new": new} for column, old, new in changes]}
+
+    small = record(("volume", "1000.0", "1009.0"), ("vwap", "10.0", "10.01"))
+    told = [
+        record(("volume", "1000.0", "1011.0")),
+        record(("volume", None, "1000.0")),
+        record(("close", "10.0", "10.001")),
+        record(("volume", "1000.0", "1001.0"), ("close", "10.0", "10.001")),
+    ]
+    assert worth_telling([small, *told], 0.01) == told
+    assert worth_telling([small], 0.0) == [small]

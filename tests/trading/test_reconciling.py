@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import stamina
 
+from adapters.brokers.alpaca import AlpacaAccess, AlpacaBroker
 from adapters.clock import FixedClock
 from adapters.ledger import open_ledger
+from adapters.ledger.inbox import open_inbox
 from adapters.sources.alpaca import AlpacaKeys
 from quant.calendar import exchange_calendar
 from quant.errors import BrokerError, LedgerError
@@ -20,44 +22,46 @@ from quant.ledger.reconciliation import WHOLE_ACCOUNT, ReconcileSettings
 from quant.ports import AdjustmentConvention
 from quant.risk.limit import RiskSettings
 from quant.trading.desk import Desk
+from quant.trading.exchange import Position
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.reconciling import CONFIRMED, Reconciled, reconcile_book
 from quant.trading.replay import BookRules
-from services.broker.server import BrokerServer, new_server
 from tests.alerts.servers import free_port
+from tests.fakes.broker_server import DAY, EVENING, RunningBroker
 
 CALENDAR = exchange_calendar()
-DAY = date(2013, 2, 28)
-CLOCK = FixedClock(datetime(2013, 3, 1, 1, 30, tzinfo=UTC))
+CLOCK = FixedClock(EVENING)
+KEYS = AlpacaKeys(key_id="K", secret="S")
 MARKET = SessionMarket(session=DAY, opens={"AAA": 50.0}, closes={"AAA": 50.0})
 
 
 @dataclass
 class Rig:
     desk: Desk
-    server: BrokerServer
+    server: RunningBroker
 
     def look(self) -> Reconciled:
         return reconcile_book(self.desk, MARKET, ReconcileSettings())
 
 
+def broker_at(url: str, folder: Path) -> AlpacaBroker:
+    access = AlpacaAccess(url=url, read_seconds=2, connect_seconds=1, all_attempts_seconds=2)
+    return AlpacaBroker(access, lambda: KEYS, CLOCK, lambda: open_inbox(f"sqlite:///{folder / 'ledger.sqlite'}", CLOCK), CALENDAR)
+
+
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
-    from adapters.brokers.alpaca import AlpacaBroker
-
     stamina.set_testing(True)
-    server = new_server(calendar=CALENDAR, clock=CLOCK, key_id="K", secret="S", log=tmp_path / "broker.jsonl")
-    with server.running() as (url, _):
-        keys = AlpacaKeys(key_id="K", secret="S")
+    with RunningBroker() as server:
         desk = Desk(
             book="paper",
             first_session=DAY,
-            deposit=server.exchange.cash,
+            deposit=server.house.exchange.cash,
             rules=BookRules(costs=CostSettings(), risk=RiskSettings(), convention=AdjustmentConvention.PREVIOUS_CLOSE),
             calendar=CALENDAR,
             ledger=open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", CLOCK),
-            broker=AlpacaBroker(keys, url=url, clock=CLOCK, calendar=CALENDAR, timeout_seconds=(2.0, 2.0)),
+            broker=broker_at(server.url, tmp_path),
             clock=CLOCK,
         )
         desk.settle(MARKET)
@@ -72,7 +76,7 @@ def test_a_book_that_has_just_begun_agrees_with_its_account(rig: Rig):
 
 
 def test_an_unknown_position_blocks_until_a_person_confirms_it_and_then_the_books_agree(rig: Rig):
-    rig.server.exchange.holdings["AAA"] = (Decimal(100), Decimal(50))
+    rig.server.house.exchange.positions["AAA"] = Position(quantity=Decimal(100), cost=Decimal(50))
     assert list(rig.look().blocked) == ["AAA"]
     assert rig.look().found.entries == []
     rig.desk.ledger.record(CONFIRMED, {"book": "paper", "session": str(DAY), "symbol": "AAA", "difference": "100", "reason": "a transfer"})
@@ -85,23 +89,20 @@ def test_an_unknown_position_blocks_until_a_person_confirms_it_and_then_the_book
 
 
 def test_cash_that_is_not_the_books_halts(rig: Rig):
-    rig.server.exchange.cash += 5000
+    rig.server.house.exchange.cash += 5000
     assert list(rig.look().blocked) == [WHOLE_ACCOUNT]
 
 
 def test_a_little_cash_is_booked_once_and_the_parts_still_sum(rig: Rig):
-    rig.server.exchange.cash += Decimal("0.25")
+    rig.server.house.exchange.cash += Decimal("0.25")
     assert len(rig.look().found.entries) == 1
     assert rig.look().found.deltas == []
-    assert rig.desk.settle(MARKET).closing.cash == rig.server.exchange.cash
+    assert rig.desk.settle(MARKET).closing.cash == rig.server.house.exchange.cash
 
 
-def test_a_report_that_fails_is_an_error_and_nothing_is_booked(rig: Rig):
-    from adapters.brokers.alpaca import AlpacaBroker
-
+def test_a_report_that_fails_is_an_error_and_nothing_is_booked(rig: Rig, tmp_path: Path):
     before = len(rig.desk.ledger.entries("paper"))
-    keys, nowhere = AlpacaKeys(key_id="K", secret="S"), f"http://127.0.0.1:{free_port()}"
-    gone = replace(rig.desk, broker=AlpacaBroker(keys, url=nowhere, clock=CLOCK, calendar=CALENDAR, timeout_seconds=(1.0, 1.0)))
+    gone = replace(rig.desk, broker=broker_at(f"http://127.0.0.1:{free_port()}", tmp_path))
     with pytest.raises(BrokerError):
         reconcile_book(gone, MARKET, ReconcileSettings())
     assert len(rig.desk.ledger.entries("paper")) == before
@@ -110,7 +111,7 @@ def test_a_report_that_fails_is_an_error_and_nothing_is_booked(rig: Rig):
 def test_one_book_has_one_account_for_ever(rig: Rig):
     first = rig.desk.broker.account().account_id
     rig.look()
-    rig.server.exchange.account_id = "RESET"
+    rig.server.house.reset()
     with pytest.raises(LedgerError, match="book paper at account"):
         rig.look()
     with pytest.raises(LedgerError, match="as it began in the ledger, found book other"):
@@ -118,5 +119,5 @@ def test_one_book_has_one_account_for_ever(rig: Rig):
 
 
 def test_a_session_whose_morning_after_has_come_is_not_compared(rig: Rig):
-    late = replace(rig.desk, clock=FixedClock(datetime(2013, 3, 1, 15, tzinfo=UTC)))
+    late = replace(rig.desk, clock=FixedClock(datetime(2020, 1, 3, 15, tzinfo=UTC)))
     assert "has begun" in reconcile_book(late, MARKET, ReconcileSettings()).why_not

@@ -19,7 +19,7 @@ from quant.risk.limit import RiskSettings
 from quant.tables import TABLES
 from quant.trading.attribution import COSTS, GAINS
 from quant.trading.decision import decide
-from quant.trading.execution import Bar, CostSettings, execute
+from quant.trading.execution import CostSettings, execute_at_open
 from quant.trading.market import CorporateAction, SessionMarket
 from quant.trading.orders import Execution, Expiry, Leg, Order, Side
 from quant.trading.replay import replay
@@ -123,9 +123,8 @@ def test_slippage_is_inside_price_pnl_and_also_shown_apart():
     order = Order(
         book="b", session=date(2020, 1, 2), symbol="AAA", leg=Leg.OPEN, side=Side.BUY, quantity=Decimal(100), reference_price=Decimal(50)
     )
-    fill = execute(
-        order, DAY, bar=Bar(open=50.0, close=50.0, prior_median_volume=1e6), costs=CostSettings(slippage_bps=100, impact_coefficient=0)
-    )
+    costs = CostSettings(slippage_bps=100, impact_coefficient=0)
+    fill = execute_at_open(order, DAY, open_price=50.0, prior_median_volume=1e6, costs=costs)
     assert isinstance(fill, Execution)
     done = run(BookState(cash=Decimal(10_000)), market(), outcomes=[fill])
     assert done.pnl[0].slippage == Decimal("50.000000")
@@ -206,7 +205,7 @@ def test_an_order_fills_up_to_its_share_of_the_auction_and_not_without_bar_price
         reference_price=Decimal(50),
     )
     costs = CostSettings(auction_share_ratio=0.05, participation_cap_ratio=0.2)
-    outcome = execute(order, DAY, bar=None if price is None else Bar(open=price, close=price, prior_median_volume=volume), costs=costs)
+    outcome = execute_at_open(order, DAY, open_price=price, prior_median_volume=volume, costs=costs)
     if filled == 0:
         assert isinstance(outcome, Expiry)
     else:

@@ -11,7 +11,7 @@ from quant.audit.canonical import canonical_json
 from quant.audit.chain import GENESIS, ChainEntry, entry_hash
 
 revision = "0008"
-down_revision = "0005"
+down_revision = "0007"
 
 SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
