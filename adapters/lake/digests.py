@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FOLDER = "_digests"
 _WORKERS = 2
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _whole: dict[str, tuple[int, int]] = {}  # files that this process found whole, with their mtime and size then
 
 
@@ -46,7 +48,7 @@ def record(table: Path, files: Iterable[Path]) -> None:
     for file, digest in zip(new, _digests(new), strict=True):
         target = folder / f"{file.name}.sha256"
         beside = target.with_suffix(f".{os.getpid()}.new")
-        beside.write_text(f"{digest}  ../{file.relative_to(table)}\n")
+        beside.write_text(f"{digest}  {os.path.relpath(file, folder.resolve())}\n")  # Delta Lake's paths have no links
         beside.replace(target)
         _remember(file)
 
@@ -74,10 +76,13 @@ def inspect(table: Path, files: Sequence[Path]) -> list[StoredFile]:
 
 def _inspected(table: Path, file: Path, digest: str | None) -> StoredFile:
     sidecar = table / FOLDER / f"{file.name}.sha256"
-    wanted = sidecar.read_text().split(" ", 1)[0].strip() if sidecar.is_file() else None
-    fault = "no such file" if digest is None else None
-    if digest is not None and wanted is not None and digest != wanted:
-        fault = f"SHA-256 {digest} where {wanted} was written"
+    wanted = sidecar.read_bytes().split(b" ", 1)[0].decode("ascii", "replace") if sidecar.is_file() else None
+    if digest is None:
+        fault = "no such file"
+    elif wanted is not None and not _SHA256.fullmatch(wanted):  # the disk lost it with the power, or damaged it
+        fault = f"a recorded digest that is none ({sidecar})"
+    else:
+        fault = f"SHA-256 {digest} where {wanted} was written" if wanted not in (None, digest) else None
     return StoredFile(path=file, size_bytes=file.stat().st_size if digest else 0, recorded=wanted is not None, fault=fault)
 
 

@@ -80,6 +80,31 @@ def test_an_older_version_is_held_to_its_digests_too(tmp_path: Path):
         open_lake(tmp_path).read("scores", version=0)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 64, b"\x00" * 90, b"abc  ../year=2013/part"], ids=["empty", "not text", "zeros", "short"]
+)
+def test_a_digest_that_is_none_is_told_apart_from_a_damaged_file(tmp_path: Path, content: bytes):
+    file = lake_with_rows(tmp_path)[1]
+    (tmp_path / "lake/scores" / FOLDER / f"{file.name}.sha256").write_bytes(content)
+    file.touch()  # looked at anew, as another process would
+    with pytest.raises(CorruptFileError, match=rf"found a recorded digest that is none \(.*{file.name}.sha256\)"):
+        open_lake(tmp_path).read("scores")
+
+
+def test_a_data_root_may_be_a_link_or_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    for n, root in enumerate((tmp_path / "link", Path("link"), Path("real/../real"), tmp_path / "real")):
+        open_lake(root).replace("scores", scores((D2, "A", n)), first=D2, last=D2)
+        lake = open_lake(root)
+        assert lake.read("scores")["score"].to_list() == [n]
+        assert [(file.recorded, file.fault) for file in lake.inspected("scores")] == [(True, None)]
+        DuckDBWarehouse(lake, tmp_path / "w.duckdb").publish({"profile": "test"})
+        with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as reader:
+            assert reader.execute("SELECT score FROM scores").fetchall() == [(n,)]
+
+
 def test_files_from_before_there_were_digests_get_theirs_with_the_next_commit(tmp_path: Path):
     lake_with_rows(tmp_path)
     for sidecar in (tmp_path / "lake/scores" / FOLDER).iterdir():
