@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from adapters.lake.digests import StoredFile, file_path, inspect, record, require_whole
+from adapters.lake.digests import StoredFile, inspect, record, require_whole
 from quant.audit.rows import frame_digest
 from quant.errors import InputError, expected
 from quant.factors.library.alpha158 import alpha158_table
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from datetime import date
 
 _COMMIT_TRIES = 5
-_STRANGE = re.compile(r"[^\w/\\:.,+&()~@'-]", re.ASCII)
+_STRANGE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff*?\[\]\\^|]|%[0-9A-Fa-f]{2}")
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1)
 
 
@@ -77,6 +78,19 @@ def _missing(table: Table, stored: DeltaTable) -> pl.Schema:
     return pl.Schema({name: column.dtype for name, column in missing.items()})
 
 
+def _paths(delta: DeltaTable, partitions: Sequence[tuple[str, str, str]] = ()) -> list[Path]:
+    """The data files of a version: Delta Lake gives their addresses with what is strange in a path written as %XX."""
+    uris = delta.file_uris(file_pruning_predicate=list(partitions) or None)
+    return [Path(unquote(uri.removeprefix("file://"))) for uri in uris]
+
+
+def _scan(files: list[Path], table: Table) -> pl.LazyFrame:
+    """Rows of ``files``; null what a file has no column of. Not scan_delta: it looks for the files under the addresses as they are."""
+    return pl.scan_parquet(
+        files, schema=table.schema, missing_columns="insert", extra_columns="ignore", hive_partitioning=False, glob=False
+    )
+
+
 def _grows(table: Table) -> bool:
     return table.append_only or table.name == "user_factors" or any(column.added for column in table.columns.values())
 
@@ -93,10 +107,11 @@ class DeltaLake:
         alone: bool = False,
         library: Mapping[str, str] | None = None,
     ) -> None:
-        strange = sorted(set(_STRANGE.findall(str(folder))))
-        if strange:  # Delta Lake writes such a folder, and then looks for its files under another name
+        strange = sorted(set(_STRANGE.findall(folder.as_posix())))
+        if strange:  # Delta Lake cannot write such a folder or takes it for another, or DuckDB takes its name for a pattern
             do = "choose another data root: AFTERCLOSE_DATA"
-            raise InputError(expected("a path of ASCII letters, digits and .,+&()~@'_-", found=strange, where=str(folder), do=do))
+            what = "a path of readable characters without *?[]\\^| and without % before two hexadecimal digits"
+            raise InputError(expected(what, found=strange, where=ascii(str(folder)), do=do))
         self._folder = folder
         self._library = library
         self._run_id = run_id
@@ -130,17 +145,16 @@ class DeltaLake:
         delta = self._open(declared, version)
         if delta is None:
             return declared.empty().select(wanted)
-        require_whole(self._path(declared), self._files(declared, delta, first, last))
+        _missing(declared, delta)
+        files = self._files(declared, delta, first, last)
+        require_whole(self._path(declared), files)
         clock = pl.col(declared.clock)
         keep = [pl.col(name) == value for name, value in (where or {}).items()]
         keep += [clock >= first] if first is not None else []
         keep += [clock <= last] if last is not None else []
         needed = list(dict.fromkeys([*wanted, *declared.key]))
-        added = [pl.lit(None, dtype).alias(name) for name, dtype in _missing(declared, delta).items()]
         earlier = [pl.col(name).fill_null(column.earlier) for name, column in declared.columns.items() if column.earlier is not None]
-        frame = (
-            pl.scan_delta(delta).with_columns(added).with_columns(earlier).filter(*keep).select(needed).sort(declared.key).select(wanted)
-        )
+        frame = _scan(files, declared).with_columns(earlier).filter(*keep).select(needed).sort(declared.key).select(wanted)
         return frame.collect()
 
     def replace(self, table: str, rows: pl.DataFrame, *, first: date, last: date, where: Mapping[str, str] | None = None) -> int:
@@ -183,7 +197,7 @@ class DeltaLake:
     def snapshot(self, table: str) -> TableSnapshot | None:
         """See quant.ports.Lake.snapshot."""
         delta = self._open(self.declared(table), None)
-        return None if delta is None else TableSnapshot(version=delta.version(), rows=delta.count(), files=sorted(delta.file_uris()))
+        return None if delta is None else TableSnapshot(version=delta.version(), rows=delta.count(), files=sorted(map(str, _paths(delta))))
 
     def digest(
         self,
@@ -201,13 +215,13 @@ class DeltaLake:
         """Every data file of the current version against what was written."""
         declared = self.declared(table)
         delta = self._open(declared, None)
-        return [] if delta is None else inspect(self._path(declared), [file_path(uri) for uri in sorted(delta.file_uris())])
+        return [] if delta is None else inspect(self._path(declared), sorted(_paths(delta)))
 
-    def _files(self, table: Table, delta: DeltaTable, first: date | None, last: date | None) -> Sequence[str]:
+    def _files(self, table: Table, delta: DeltaTable, first: date | None, last: date | None) -> list[Path]:
         """The files that may have rows with the clock in first..last."""
         written = "%Y" if table.partition == "year" else "%Y-%m"
         spans = [(table.partition, op, day.strftime(written)) for op, day in ((">=", first), ("<=", last)) if day is not None]
-        return delta.file_uris(file_pruning_predicate=spans or None)
+        return _paths(delta, spans)
 
     def _path(self, table: Table) -> Path:
         return self._folder / table.name
@@ -256,5 +270,5 @@ class DeltaLake:
         written = self._open(table, None)
         if written is None:
             return 0
-        record(path, written.file_uris())
+        record(path, _paths(written))
         return written.version()

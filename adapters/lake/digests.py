@@ -11,14 +11,13 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from quant.errors import CorruptFileError, expected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 FOLDER = "_digests"
 _WORKERS = 2
@@ -36,13 +35,13 @@ class StoredFile:
     fault: str | None
 
 
-def record(table: Path, files: Iterable[str]) -> None:
+def record(table: Path, files: Iterable[Path]) -> None:
     """Write the digest of those ``files`` that have none yet, each atomically. A kill before it leaves files without: the next call, of the
     next commit, gives them theirs.
     """
     folder = table / FOLDER
     held = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set[str]()
-    new = [file for file in map(file_path, files) if f"{file.name}.sha256" not in held]
+    new = [file for file in files if f"{file.name}.sha256" not in held]
     if not new:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,11 +53,11 @@ def record(table: Path, files: Iterable[str]) -> None:
         _remember(file)
 
 
-def require_whole(table: Path, files: Iterable[str]) -> None:
+def require_whole(table: Path, files: Iterable[Path]) -> None:
     """CorruptFileError for the first of ``files`` that is not there, or not what was written. A file is read once a process for it, and
     again if it changes; one without a recorded digest (from before there were any) passes.
     """
-    unseen = [file for file in map(file_path, files) if _whole.get(str(file)) != _state(file)]
+    unseen = [file for file in files if _whole.get(str(file)) != _state(file)]
     for found in inspect(table, unseen):
         if found.fault is not None:
             do = "restore it from a backup; if there is none, fill a new data root (AFTERCLOSE_DATA) from the source"
@@ -95,11 +94,6 @@ def _digests(files: Sequence[Path]) -> list[str]:
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def file_path(uri: str) -> Path:
-    """The path behind an address of Delta Lake's."""
-    return Path(unquote(uri.removeprefix("file://")))
 
 
 def _state(file: Path) -> tuple[int, int] | None:
