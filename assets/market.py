@@ -1,6 +1,6 @@
 """Raw bars, corporate actions, the gate and adjustment: for a range of sessions (history) and for one (daily), by the same functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -19,15 +19,16 @@ from quant.market.delivery import action_rows, raw_bar_rows
 from quant.market.revisions import worth_telling
 from quant.market.securities import actions_by_security, as_traded, by_security, endings, instruments, listings
 from quant.market.universe import universe
-from quant.ports import BarSource, BatchReview, BatchReviewer, Lake, Ledger
+from quant.ports import Announcer, BarSource, BatchReview, BatchReviewer, Lake, Ledger
 from quant.quality.expectations import expectation_findings
 from quant.quality.gate import GateResult, gate, stopped_sessions
 from quant.quality.release import RELEASES, in_force, unseen
 from quant.quality.rule import SEEN, Beside
-from quant.tables import UTC_INSTANT
+from quant.tables import TABLES, UTC_INSTANT
 
 WORST_ROWS = 10
 MOST_REVISIONS = 100
+ANNOUNCED = "announcements_are_followed"
 
 
 def delivered_bars(source: BarSource, first: date, last: date, tell: Callable[[str], None]) -> pl.DataFrame:
@@ -227,6 +228,25 @@ def late_findings(late: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def announced(chain: Chain, first: date, session: date, traded: Collection[str]) -> tuple[pl.DataFrame, str | None]:
+    """What the source says of first to the session after ``session``, in the columns of bar_findings, and why it did not answer, if so:
+    worth a warning, and no session's failure.
+    """
+    empty = TABLES["bar_findings"].empty()
+    if not isinstance(chain.source, Announcer):
+        return empty, None
+    try:
+        said = chain.source.announcements(first, chain.calendar.next(session), traded)
+    except (InputError, SourceUnavailableError, FeedFaultError) as error:
+        return empty, str(error)
+    rows = [(s.day, s.symbol, s.what, "warn", s.expected, s.observed, s.evidence) for s in said]
+    columns = ("session", "symbol", "rule", "severity", "expected", "observed", "evidence")
+    found = pl.DataFrame(rows, schema={name: empty.schema[name] for name in columns}, orient="row")
+    # Several of a day and symbol are one alert, as findings of one rule are.
+    told = found.group_by("session", "symbol", "rule", maintain_order=True)
+    return told.agg(pl.col("severity", "expected").first(), pl.col("observed", "evidence").str.join("; ")).select(columns), None
+
+
 def relearned(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> tuple[date, datetime]:
     """The first session whose prices are to be written again with this one, and the instant to write them as known at: the newest one of
     the book, so that running an old session again forgets nothing.
@@ -370,10 +390,18 @@ def daily_peer_bars(sessions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
     return peer_bars
 
 
-def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool, cross_checked: bool = False) -> list[dg.AssetsDefinition]:
+def daily_market_assets(
+    sessions: dg.PartitionsDefinition, *, reviewed: bool, cross_checked: bool = False, announced_to: bool = False
+) -> list[dg.AssetsDefinition]:
     """The daily links from the source to adjusted bars. ``reviewed``: the accepted bars are held against the suite of expectations, too;
-    ``cross_checked``: with a second source.
+    ``cross_checked``: with a second source; ``announced_to``: the source is an Announcer.
     """
+    everything_applied = dg.AssetCheckSpec(
+        ANNOUNCED,
+        asset="corporate_actions",
+        description="Warns of what the source says and nothing here follows: actions of other kinds or without a price, other trading "
+        "hours, symbols that cannot be traded any more.",
+    )
     suite = dg.AssetCheckSpec(
         expectations.CHECK,
         asset="accepted_bars",
@@ -427,8 +455,10 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool, cr
                 asset="corporate_actions",
                 description="Warns of actions that became known after their ex-date: prices and labels are restated from then on, and "
                 "holdings booked late.",
-            )
+            ),
+            *([everything_applied] if announced_to else []),
         ],
+        deps=["raw_bars"] if announced_to else [],  # whose symbols the source is asked about
     )
     def corporate_actions(
         context: dg.AssetExecutionContext,
@@ -451,9 +481,17 @@ def daily_market_assets(sessions: dg.PartitionsDefinition, *, reviewed: bool, cr
             "actions": shown or "none",
             "worst": worst(pl.concat([late_findings(late), as_findings(others)]), most=MOST_REVISIONS),
         }
+        checks = [warning("corporate_actions", "actions_came_in_time", late.is_empty(), seen)]
+        if announced_to:
+            traded = lake.read("raw_bars", first=session, last=session, columns=["symbol"])["symbol"].unique().to_list()
+            said, silent = announced(chain, first, session, traded)
+            told_of: Metadata = {"announcements": said.height, "worst": worst(said, most=MOST_REVISIONS)}
+            if silent is not None:
+                told_of |= {"expected": "an answer of the source", "observed": silent}
+            checks.append(warning("corporate_actions", ANNOUNCED, silent is None and said.is_empty(), told_of))
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "corporate_actions", held.height), "new_rows": new},
-            check_results=[warning("corporate_actions", "actions_came_in_time", late.is_empty(), seen)],
+            check_results=checks,
         )
 
     # The actions too: the session's instant is that of everything it needs.

@@ -21,6 +21,7 @@ from orchestration.factor_commands import factors
 from orchestration.lake_commands import lake
 from orchestration.quarantine_commands import quarantine
 from orchestration.risk_commands import halt, resume, session_commands
+from orchestration.source_commands import source
 from orchestration.terminal import LABEL_WIDTH, bars, err, out, parse_session, plain, print_rows, revision_lines
 from quant.errors import AftercloseError, InputError, expected
 
@@ -38,6 +39,7 @@ app.add_typer(factors, name="factors")
 app.add_typer(alerts, name="alerts")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(lake, name="lake")
+app.add_typer(source, name="source")
 app.add_typer(broker, name="broker")
 app.add_typer(audit, name="audit")
 for table in (book_commands.orders, book_commands.fills, book_commands.positions, book_commands.pnl, book_commands.reconcile):

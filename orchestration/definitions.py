@@ -43,6 +43,7 @@ from quant.calendar import ExchangeCalendar, exchange_calendar
 from quant.errors import InputError, expected
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import (
+    Announcer,
     BarSource,
     BatchReviewer,
     Broker,
@@ -86,6 +87,7 @@ def _source_of(source: SourceSettings, calendar: ExchangeCalendar, clock: Clock 
             convention=source.alpaca.convention,
             publish_delay_minutes=source.alpaca.publish_delay_minutes,
             data_url=source.alpaca.data_url,
+            trading_url=source.alpaca.trading_url,
             adjusted_closes=source.alpaca.adjusted_closes,
         )
     if not isinstance(source, FilesSourceSettings):
@@ -464,7 +466,12 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
         factor_report.factor_report,
     ]
     daily_assets = [
-        *market.daily_market_assets(sessions, reviewed=settings.expectations.enabled, cross_checked=chain.peer is not None),
+        *market.daily_market_assets(
+            sessions,
+            reviewed=settings.expectations.enabled,
+            cross_checked=chain.peer is not None,
+            announced_to=isinstance(source, Announcer),
+        ),
         *features.daily_feature_assets(sessions),
         *model.daily_model_assets(sessions),
         *trading.daily_booking_assets(sessions),

@@ -36,6 +36,7 @@ _MEANINGS = {
     "source.alpaca.publish_delay_minutes": "from the close until the bars are there; without a subscription sip has what is 15 minutes old",
     "source.alpaca.adjusted_closes": "ask for adjusted closes, too, for rule 23 of the gate: twice as many requests for bars",
     "source.alpaca.data_url": "another address than Alpaca's own (a proxy, a test); https, or http on this machine",
+    "source.alpaca.trading_url": "the same for the calendar and the list of assets",
     "calendar.exchange": "the exchange's calendar",
     "calendar.start": "first session of the history",
     "calendar.paper_start": "sessions before it are history, from it on daily sessions",

@@ -77,5 +77,5 @@ def _identity(settings: Settings) -> dict[str, object]:
     return settings.model_dump(
         mode="json",
         include={"source": True, "calendar": {"exchange", "start", "paper_start"}},
-        exclude={"source": {"files": {"grows"}, "alpaca": {"data_url"}}},  # the same data, by another road
+        exclude={"source": {"files": {"grows"}, "alpaca": {"data_url", "trading_url"}}},  # the same data, by another road
     )

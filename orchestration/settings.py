@@ -76,9 +76,10 @@ class AlpacaSettings(_Section):
     convention: AdjustmentConvention = AdjustmentConvention.PREVIOUS_CLOSE
     publish_delay_minutes: int = Field(default=30, ge=0, le=16 * 60)
     data_url: str | None = None
+    trading_url: str | None = None
     adjusted_closes: bool = False
 
-    @field_validator("data_url")
+    @field_validator("data_url", "trading_url")
     @classmethod
     def _keys_travel_encrypted(cls, url: str | None) -> str | None:
         parts = urlsplit(url or "https://")

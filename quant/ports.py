@@ -97,6 +97,33 @@ class BarSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a source says and no bar or corporate action of ours carries: a person should know. ``symbol`` "*": of all of them."""
+
+    day: date
+    symbol: str
+    what: str
+    expected: str
+    observed: str
+    evidence: str
+
+
+@runtime_checkable
+class Announcer(Protocol):
+    """A source that can be asked for announcements and for minutes."""
+
+    def announcements(self, first: date, last: date, traded: Collection[str]) -> Sequence[Announcement]:
+        """What it says about the days first..last; ``traded`` are the symbols that have a bar in the last of their sessions."""
+        ...
+
+    def minute_bars(self, first: date, last: date) -> pl.DataFrame:
+        """started_at (UTC), symbol, open, high, low, close, volume, vwap of every minute of the days first..last with a trade, sorted by
+        symbol and time.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableSnapshot:
     """One version of a lake table: its number of rows and the absolute paths of its Parquet files."""
 

@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import polars as pl
 from polars.exceptions import PolarsError
 
-from adapters.sources.alpaca_actions import dated_values, is_due, malformed, name_change, renames
+from adapters.sources.alpaca_actions import Unapplied, dated_values, is_due, malformed, name_change, renames
 from adapters.sources.published import with_published_returns
 from adapters.sources.span import require_reachable
 from quant.errors import InputError, expected
-from quant.ports import AdjustmentConvention, SourceFacts
+from quant.ports import AdjustmentConvention, Announcement, SourceFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from adapters.alpaca_rest import Reader
+    from adapters.sources.alpaca_actions import Dated
     from quant.calendar import ExchangeCalendar
     from quant.ports import Clock
 
@@ -162,8 +163,27 @@ class AlpacaSource:
     def actions(self, first: date, last: date) -> pl.DataFrame:
         """As the port has it, with new_symbol. Dividends of one day are added up, splits multiplied; a spin-off is worth what it opened at;
         a merger or a removal delists at what a share became worth. With ``asof`` "-" a name change is a rename. What Alpaca lists of other
-        kinds (redemptions, rights, units) is named in the log: nothing applies it.
+        kinds (redemptions, rights, units) nothing applies: the log names it, and so does ``announcements``.
         """
+        made, owners = self._made(first, last)
+        for item in made:
+            if isinstance(item, Unapplied):
+                _LOG.warning("source alpaca: %s", item)
+        rows = [
+            (act.ex_date, label, act.kind, act.value, act.pay_date, act.new_symbol)
+            for act in made
+            if not isinstance(act, Unapplied)
+            for label, name in owners.get(act.symbol, ())
+            if first <= act.ex_date <= last and name.first <= act.ex_date <= name.last
+        ]
+        frame = pl.DataFrame(rows, schema=_ACTIONS, orient="row")
+        value = pl.col("value")
+        one = pl.when(pl.col("kind").first() == "split").then(value.product()).otherwise(value.sum())
+        rest = pl.col("pay_date").max(), pl.col("new_symbol").first()
+        return frame.group_by("ex_date", "symbol", "kind").agg(one, *rest).sort("ex_date", "symbol", "kind")
+
+    def _made(self, first: date, last: date) -> tuple[list[Dated | Unapplied], dict[str, list[tuple[str, Name]]]]:
+        """Every action of first..last, and traded symbol -> symbols of the universe whose company had it, and when."""
         names = self._names(first, last)
         owners: dict[str, list[tuple[str, Name]]] = {}
         for label, spans in names.items():
@@ -173,18 +193,65 @@ class AlpacaSource:
         processed = self._listed_actions(sorted(owners), first - _ANNOUNCED, last + _PAID)
         listed = {kind: [item for item in items if is_due(item, first, last)] for kind, items in processed.items()}
         changes = listed.pop("name_changes", []) if self._asof == "-" else []
-        made = [*dated_values(listed, self._open_on, self._close_before), *renames(changes, set(self._universe))]
-        rows = [
-            (act.ex_date, label, act.kind, act.value, act.pay_date, act.new_symbol)
-            for act in made
-            for label, name in owners.get(act.symbol, ())
-            if first <= act.ex_date <= last and name.first <= act.ex_date <= name.last
+        return [*dated_values(listed, self._first_open, self._close_before), *renames(changes, set(self._universe))], owners
+
+    def announcements(self, first: date, last: date, traded: Collection[str]) -> Sequence[Announcement]:
+        """Corporate actions of first..last that nothing applies; days on which Alpaca has other hours than the calendar here; and, where no
+        newer session is out, symbols of the universe that traded and cannot be traded any more.
+        """
+        made, owners = self._made(first, last)
+        told = [
+            Announcement(
+                day=item.day,
+                symbol=label,
+                what="action_not_applied",
+                expected=f"an action that prices and holdings follow; {item.do}",
+                observed=item.what,
+                evidence=item.evidence,
+            )
+            for item in made
+            if isinstance(item, Unapplied)
+            for label in sorted({label for label, _ in owners.get(item.symbol, [(item.symbol, None)])})
         ]
-        frame = pl.DataFrame(rows, schema=_ACTIONS, orient="row")
-        value = pl.col("value")
-        one = pl.when(pl.col("kind").first() == "split").then(value.product()).otherwise(value.sum())
-        rest = pl.col("pay_date").max(), pl.col("new_symbol").first()
-        return frame.group_by("ex_date", "symbol", "kind").agg(one, *rest).sort("ex_date", "symbol", "kind")
+        told += self._other_hours(first, last)
+        if self._calendar.next(last) > self.last_session(self._clock.now()):
+            told += self._untradable(self._calendar.on_or_before(last), traded)
+        return told
+
+    def _other_hours(self, first: date, last: date) -> Iterator[Announcement]:
+        theirs = {day: hours for day, *hours in self.calendar(first, last).iter_rows()}
+        ours = {day: [self._calendar.open_at(day), self._calendar.close_at(day)] for day in self._calendar.sessions(first, last)}
+        for day in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(day) != ours.get(day):
+                yield Announcement(
+                    day=day,
+                    symbol="*",
+                    what="other_hours",
+                    expected=f"{self._hours(ours.get(day))}, as the calendar here has it; a newer version of the product may know",
+                    observed=self._hours(theirs.get(day)),
+                    evidence="source alpaca, /calendar",
+                )
+
+    def _hours(self, hours: Sequence[datetime] | None) -> str:
+        if hours is None:
+            return "closed"
+        return " to ".join(f"{at.astimezone(self._calendar.zone):%H:%M}" for at in hours) + " " + self._calendar.zone.key
+
+    def _untradable(self, session: date, traded: Collection[str]) -> Iterator[Announcement]:
+        listed = self.assets()
+        now = {label: spans[-1].symbol for label, spans in self._names(session, session).items()}
+        active = set(listed.filter(pl.col("status") == "active", pl.col("tradable"))["symbol"])
+        said = dict(listed.select("symbol", pl.format("{}, tradable {}", "status", "tradable")).iter_rows())
+        for label in sorted(set(traded) & now.keys()):
+            if now[label] not in active:
+                yield Announcement(
+                    day=session,
+                    symbol=label,
+                    what="not_tradable",
+                    expected="a symbol with bars to be active and tradable; if it was delisted or renamed, record that as an action",
+                    observed=said.get(now[label], "unknown"),
+                    evidence=f"source alpaca, /assets, {now[label]}",
+                )
 
     def minute_bars(self, first: date, last: date) -> pl.DataFrame:
         """started_at (UTC), symbol, open, high, low, close, volume, vwap of every minute of the days first..last (New York) with a trade,
@@ -278,9 +345,9 @@ class AlpacaSource:
         ]
         return pl.concat([_bar_rows({}), *frames]).filter(pl.col("symbol").is_in(list(symbols)))
 
-    def _open_on(self, symbol: str, day: date) -> float | None:
-        """Raw open of any symbol on a session; None while that is not out, and if it did not trade."""
-        return self._priced(symbol, day, day, "open", asof="-")
+    def _first_open(self, symbol: str, day: date) -> float | None:
+        """Raw open of any symbol in the first session from a day on that it traded in; None while that is not out."""
+        return self._priced(symbol, day, day + _LONGEST_CLOSURE, "open", asof="-", at=0)
 
     def _close_before(self, symbol: str, day: date) -> float | None:
         """Raw close before a day, in the last session with a trade, of any symbol: as it was called then, or is from that day on."""
@@ -288,8 +355,10 @@ class AlpacaSource:
         closes = (self._priced(symbol, *span, "close", asof=asof) for asof in ("-", day))
         return next((close for close in closes if close is not None), None)
 
-    def _priced(self, symbol: str, first: date, last: date, name: str, *, asof: date | Literal["-"]) -> float | None:
-        """``asof`` is not that of the universe: on that day the symbol may be another company's. One that Alpaca refuses has no price."""
+    def _priced(self, symbol: str, first: date, last: date, name: str, *, asof: date | Literal["-"], at: int = -1) -> float | None:
+        """Of the last session in first..last, or that number ``at``. ``asof`` is not that of the universe: on that day the symbol may be
+        another company's. One that Alpaca refuses has no price.
+        """
         end = min(last, self.last_session(self._clock.now()))
         if first > end:
             return None
@@ -299,7 +368,7 @@ class AlpacaSource:
         except InputError as error:
             _LOG.warning("%s", error)
             return None
-        return None if rows.is_empty() else rows[name][-1]
+        return None if rows.is_empty() else rows[name][at]
 
     def _require_known(self, without_bars: set[str]) -> None:
         """InputError for a symbol that never had a bar. One without bars today may be halted, delisted or not yet listed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from quant.errors import FeedFaultError, expected
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-_LOG = logging.getLogger(__name__)
 _PATH = "source alpaca, /corporate-actions"
 
 
@@ -29,32 +27,50 @@ class Dated:
     new_symbol: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unapplied:
+    """An action that nothing here applies to prices or holdings, and what a person can do."""
+
+    day: date
+    symbol: str
+    what: str
+    do: str
+    item: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.what} of {self.symbol}, {self.day}, not applied to prices or holdings; {self.do}: {self.evidence}"
+
+    @property
+    def evidence(self) -> str:
+        """The item as Alpaca sent it."""
+        return json.dumps(self.item, sort_keys=True)
+
+
 def dated_values(
     listed: Mapping[str, list[dict[str, Any]]],
-    open_on: Callable[[str, date], float | None],
+    first_open: Callable[[str, date], float | None],
     close_before: Callable[[str, date], float | None],
-) -> Iterator[Dated]:
-    """Of what can be applied, by Alpaca's kind. ``open_on`` and ``close_before`` price any symbol on and before a day, or know no price.
-
-    What has no counterpart here, or no price, is said in the log. FeedFaultError for what has no meaning.
+) -> Iterator[Dated | Unapplied]:
+    """All but name changes, by Alpaca's kind. ``first_open`` and ``close_before`` price any symbol from a day on and before it, or know no
+    price. FeedFaultError for what has no meaning.
     """
     for kind, items in listed.items():
         if kind in _VALUES:
             yield from (_paid(kind, item) for item in items if not _is_nothing(kind, item))
         elif kind == "spin_offs":
-            yield from _known(kind, items, lambda item: _spun_off(item, open_on))
+            yield from _known(kind, items, lambda item: _spun_off(item, first_open))
         elif kind in _ENDINGS:
             yield from _known(kind, items, lambda item, kind=kind: _ended(kind, item, close_before))
-        elif kind != "name_changes" and items:
-            _say(kind, items)
+        elif kind != "name_changes":
+            yield from (_unapplied(kind, item, "nothing here stands for it: book it by hand if it is held") for item in items)
 
 
-def renames(changes: Iterable[Mapping[str, Any]], universe: Collection[str]) -> Iterator[Dated]:
+def renames(changes: Iterable[Mapping[str, Any]], universe: Collection[str]) -> Iterator[Dated | Unapplied]:
     """Name changes as renames, where both names are of the universe: a holding must not go to a symbol that has no bars here."""
     for item in changes:
         day, old, new = name_change(item)
         if old in universe and new not in universe:
-            _LOG.warning("source alpaca: %s is %s from %s on; add %s to the universe to follow it", old, new, day, new)
+            yield Unapplied(day=day, symbol=old, what=f"name change to {new}", do=f"add {new} to the universe to follow it", item=item)
         elif old in universe and new != old:  # else the company's name or its CUSIP changed
             yield Dated(ex_date=day, symbol=old, kind="rename", value=1.0, new_symbol=new)
 
@@ -110,29 +126,26 @@ def _paid(kind: str, item: Mapping[str, Any]) -> Dated:
     return made
 
 
-def _known(kind: str, items: list[dict[str, Any]], made_of: Callable[[Mapping[str, Any]], Dated | None]) -> Iterator[Dated]:
-    """What ``made_of`` makes; what it has no price for is said. FeedFaultError for items that lack what their kind has."""
-    unpriced: list[dict[str, Any]] = []
+def _known(kind: str, items: list[dict[str, Any]], made_of: Callable[[Mapping[str, Any]], Dated | None]) -> Iterator[Dated | Unapplied]:
+    """What ``made_of`` makes, or has no price for. FeedFaultError for items that lack what their kind has."""
     for item in items:
         try:
             made = made_of(item)
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             raise malformed(f"{kind} with its symbols, day and rates", json.dumps(item, sort_keys=True), _PATH) from None
         if made is None:
-            unpriced.append(item)
+            yield _unapplied(kind, item, "what was given for it has no price yet")
         elif not 0 <= made.value < float("inf"):
             raise malformed(f"{kind} with rates that are not negative", json.dumps(item, sort_keys=True), _PATH)
         else:
             yield made
-    if unpriced:
-        _say(f"{kind} without a price yet", unpriced)
 
 
-def _spun_off(item: Mapping[str, Any], open_on: Callable[[str, date], float | None]) -> Dated | None:
-    """Worth the open of what was given, times how much of it a share got."""
+def _spun_off(item: Mapping[str, Any], first_open: Callable[[str, date], float | None]) -> Dated | None:
+    """Worth the first open of what was given, times how much of it a share got."""
     ex_date, given = date.fromisoformat(item["ex_date"]), str(item["new_symbol"])
     share = float(item["new_rate"]) / float(item["source_rate"])
-    opened = open_on(given, ex_date)
+    opened = first_open(given, ex_date)
     if opened is None:
         return None
     return Dated(ex_date=ex_date, symbol=str(item["source_symbol"]), kind="spinoff", value=opened * share, new_symbol=given)
@@ -153,11 +166,17 @@ def _ended(kind: str, item: Mapping[str, Any], close_before: Callable[[str, date
     return Dated(ex_date=day, symbol=str(item["acquiree_symbol"]), kind="delisting", value=stock + cash)
 
 
-def _say(kind: str, items: list[dict[str, Any]]) -> None:
-    named = "; ".join(json.dumps(item, sort_keys=True) for item in items[:3])
-    _LOG.warning("source alpaca: %d of %s are not applied to prices or holdings, first %s", len(items), kind, named)
+def _unapplied(kind: str, item: Mapping[str, Any], do: str) -> Unapplied:
+    """FeedFaultError for one without a day."""
+    try:
+        day = _day(item)
+    except (KeyError, TypeError, ValueError):
+        raise malformed(f"{kind} with its day", json.dumps(item, sort_keys=True), _PATH) from None
+    symbol = next((str(item[name]) for name in _SYMBOLS if item.get(name)), "*")
+    return Unapplied(day=day, symbol=symbol, what=kind, do=do, item=item)
 
 
+_SYMBOLS = ("symbol", "old_symbol", "source_symbol", "acquiree_symbol")
 _ENDINGS = ("cash_mergers", "stock_mergers", "stock_and_cash_mergers", "worthless_removals")
 _VALUES: dict[str, tuple[str, Callable[[Mapping[str, Any]], float]]] = {
     "cash_dividends": ("dividend", lambda item: float(item["rate"])),

@@ -28,6 +28,7 @@ universe = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
 asof = 2013-01-04
 first_session = 2009-01-02
 data_url = "{url}"
+trading_url = "{url}"
 """
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 

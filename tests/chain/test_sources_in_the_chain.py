@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import re
 import tomllib
-from datetime import date
+from datetime import date, time
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+import stamina
 from pydantic import ValidationError
 
+from adapters.clock import SystemClock
 from adapters.sources.sample import SampleSource
-from assets.market import delivered_bars
-from orchestration.definitions import require_tradable
+from assets.market import ANNOUNCED, announced, delivered_bars
+from orchestration.definitions import alerting_of, bar_source, build_chain, require_tradable
 from orchestration.settings import Settings, alpaca_keys
+from quant.alerts.observations import of_check
+from quant.calendar import exchange_calendar
 from quant.errors import InputError
+from tests.chain.command_line import afterclose
 from tests.chain.conftest import Root, settings_of
 from tests.conftest import REPOSITORY
-from tests.fakes.alpaca_server import KEY_ID, SECRET, AlpacaServer
+from tests.fakes.alpaca_server import KEY_ID, SECRET, AlpacaServer, Fault
 
 FIRST, LAST, PAPER = date(2010, 1, 4), date(2013, 1, 4), date(2013, 1, 2)
 BARS = SampleSource().bars(FIRST, LAST).with_columns(vwap=(pl.col("high") + pl.col("low")) / 2)
@@ -38,6 +43,7 @@ universe = ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
 asof = 2013-01-04
 first_session = 2010-01-04
 data_url = "{url}"
+trading_url = "{url}"
 """
 
 
@@ -51,6 +57,15 @@ def load(root: Root) -> list[str]:
     job = root.defs.resolve_job_def("history").get_subset(asset_selection={dg.AssetKey("market_history")})
     run = job.execute_in_process(instance=root.instance)
     return [entry.user_message for entry in root.instance.all_logs(run.run_id)]
+
+
+def announcements_check(root: Root, session: date) -> dg.AssetCheckEvaluation:
+    """What the daily run says of the announcements of a session."""
+    arriving = {dg.AssetKey("raw_bars"), dg.AssetKey("corporate_actions")}
+    job = root.defs.resolve_job_def("daily").get_subset(asset_selection=arriving)
+    run = job.execute_in_process(instance=root.instance, partition_key=str(session))
+    (made,) = (e for e in run.get_asset_check_evaluations() if e.check_name == ANNOUNCED)
+    return made
 
 
 def put_files(folder: Path) -> str:
@@ -98,6 +113,32 @@ def test_a_changed_file_of_a_folder_becomes_revisions_beside_the_rows_that_were_
     assert after.height == before.height + 1
     assert after.filter(row).sort("known_at")["close"].to_list() == [before.filter(row)["close"].item(), revised.filter(row)["low"].item()]
     assert not after.filter(row).sort("known_at")["known_at_assumed"][-1]
+
+
+def test_what_the_source_says_and_nothing_follows_is_a_warning_that_becomes_an_alert(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("APCA_API_KEY_ID", KEY_ID)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+    redeemed = {"redemptions": [{"symbol": "IBM", "rate": 10.0, "process_date": str(PAPER)}]}
+    with (
+        AlpacaServer(bars=BARS, actions=ACTIONS, corporate=redeemed, hours={PAPER: time(13)}) as server,
+        stamina.set_testing(True, attempts=2),
+    ):
+        root = root_on(ALPACA.format(url=server.url), tmp_path / "data", instance)
+        load(root)
+        told = announcements_check(root, PAPER)
+        server.faults.extend([Fault.BROKEN] * 40)
+        chain = build_chain(root.settings, bar_source(root.settings, exchange_calendar()), SystemClock())
+        found, silent = announced(chain, PAPER, PAPER, [])
+    assert not told.passed
+    assert told.severity is dg.AssetCheckSeverity.WARN
+    outcome = alerting_of(root.defs).outcome(told, partition=str(PAPER))
+    alerts = {alert.key: (alert.expected, alert.observed) for alert in of_check(outcome).alerts}
+    assert alerts[f"finding/{PAPER}/IBM/action_not_applied"][1] == "redemptions"
+    assert alerts[f"finding/{PAPER}/*/other_hours"][1] == "09:30 to 13:00 America/New_York"
+    assert found.is_empty()
+    assert "500 internal server error" in (silent or "")
 
 
 @pytest.mark.parametrize("missing", ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"])
@@ -154,3 +195,29 @@ def test_the_profiles_of_the_page_on_own_data_are_profiles():
     assert [profile.source.kind for profile in profiles] == ["files", "alpaca"]
     for profile in profiles:
         require_tradable(profile.portfolio, profile.risk)
+
+
+def test_the_source_is_asked_from_the_command_line_for_what_no_bar_tells_and_for_minutes(tmp_path: Path):
+    minutes = BARS.filter(pl.col("session") == PAPER).drop("session").with_columns(at=pl.datetime(2013, 1, 2, 15, time_zone="UTC"))
+    redeemed = {"redemptions": [{"symbol": "IBM", "rate": 10.0, "process_date": str(LAST)}]}
+    profile, root, wanted = tmp_path / "profile.toml", tmp_path / "data", tmp_path / "minutes.parquet"
+    keys = {"APCA_API_KEY_ID": KEY_ID, "APCA_API_SECRET_KEY": SECRET}
+    with AlpacaServer(bars=BARS, actions=ACTIONS, corporate=redeemed, minutes=minutes) as server:
+        source = ALPACA.format(url=server.url)
+        profile.write_text(
+            f'name = "test"\n{source}[calendar]\nstart = {FIRST}\npaper_start = {PAPER}\nend = {LAST}\n[backtest]\nstart = 2012-01-03\n'
+        )
+        shown = afterclose(root, "source", "show", profile=profile)
+        assert server.asked == [], "nothing is asked of the network"
+        checked = afterclose(root, "source", "check", profile=profile, **keys)
+        written = afterclose(root, "source", "minutes", str(PAPER), str(LAST), "--output", str(wanted), profile=profile, **keys)
+        refused = afterclose(root, "source", "minutes", str(LAST), str(PAPER), "--output", str(wanted), profile=profile, **keys)
+    assert "30 minutes after the close" in shown.stdout
+    assert checked.returncode == 1, checked.stderr
+    assert "redemptions" in checked.stdout
+    assert written.returncode == 0, written.stderr
+    assert "5 minute bars of 5 symbols" in written.stdout
+    assert pl.read_parquet(wanted)["started_at"].dt.date().unique().to_list() == [PAPER]
+    assert refused.returncode == 2
+    assert "the first one first" in refused.stderr
+    assert "one of rows alone" in afterclose(tmp_path / "sample", "source", "check").stderr

@@ -10,7 +10,7 @@ import json
 import threading
 import time as clock
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -69,6 +69,8 @@ class AlpacaServer:
     companies: Sequence[Sequence[tuple[date, str]]] = ()
     minutes: pl.DataFrame | None = None
     corporate: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    hours: Mapping[date, time | None] = field(default_factory=dict)  # another close than the calendar's, or none: closed
+    inactive: Collection[str] = ()
     page_rows: int = 10_000
     faults: deque[Fault] = field(default_factory=deque)
     real_time_from: datetime | None = None  # feed sip from here on is for subscribers
@@ -120,9 +122,10 @@ class AlpacaServer:
                 return self._corporate_actions(asked.query)
             case "/v2/calendar":
                 first, last = (date.fromisoformat(asked.query[name]) for name in ("start", "end"))
-                return 200, [_day(day) for day in exchange_calendar().sessions(first, last)]
+                closes = {day: self.hours.get(day, exchange_calendar().early_closes.get(day, time(16))) for day in _sessions(first, last)}
+                return 200, [_day(day, close) for day, close in closes.items() if close is not None]
             case "/v2/assets":
-                return 200, [_asset(symbol) for symbol in sorted(self._daily)]
+                return 200, [_asset(symbol, active=symbol not in self.inactive) for symbol in sorted(self._daily)]
         return 404, {"code": 40410000, "message": "endpoint not found."}
 
     def _bars(self, query: Mapping[str, str]) -> tuple[int, object]:
@@ -287,11 +290,15 @@ def _json_bars(rows: pl.DataFrame) -> list[dict[str, Any]]:
     return [{**bar, "n": 1} for bar in written.to_dicts()]
 
 
-def _day(day: date) -> dict[str, str]:
-    close = exchange_calendar().early_closes.get(day, time(16))
+def _sessions(first: date, last: date) -> Sequence[date]:
+    return exchange_calendar().sessions(first, last)
+
+
+def _day(day: date, close: time) -> dict[str, str]:
     return {"date": str(day), "open": "09:30", "close": f"{close:%H:%M}", "session_open": "0400", "session_close": "2000"}
 
 
-def _asset(symbol: str) -> dict[str, object]:
+def _asset(symbol: str, *, active: bool) -> dict[str, object]:
     can = dict.fromkeys(("tradable", "marginable", "shortable", "easy_to_borrow", "fractionable"), True)
-    return {"id": f"id-{symbol}", "class": "us_equity", "exchange": "NASDAQ", "symbol": symbol, "name": symbol, "status": "active", **can}
+    status = "active" if active else "inactive"
+    return {"id": f"id-{symbol}", "class": "us_equity", "exchange": "NASDAQ", "symbol": symbol, "name": symbol, "status": status, **can}

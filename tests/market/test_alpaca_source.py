@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -230,8 +231,49 @@ def test_what_nothing_applies_is_said(opened: Opened, caplog: pytest.LogCaptureF
     source, _ = opened(AlpacaServer(bars=BARS, corporate=listed))
     with caplog.at_level(logging.WARNING):
         assert source.actions(SESSIONS[0], SESSIONS[-1]).is_empty()
-    assert "1 of redemptions are not applied to prices or holdings, first {" in caplog.text
-    assert "1 of spin_offs without a price yet are not applied" in caplog.text
+    day = SESSIONS[5]
+    assert f"redemptions of AAPL, {day}, not applied to prices or holdings; nothing here stands for it" in caplog.text
+    assert f"spin_offs of AAPL, {day}, not applied to prices or holdings; what was given for it has no price yet" in caplog.text
+    told = source.announcements(SESSIONS[0], SESSIONS[-1], ["AAPL"])
+    assert [(item.day, item.symbol, item.what, item.observed) for item in told] == [
+        (day, "AAPL", "action_not_applied", "redemptions"),
+        (day, "AAPL", "action_not_applied", "spin_offs"),
+    ]
+    assert json.loads(told[0].evidence)["rate"] == 10.0
+
+
+def test_hours_of_another_calendar_and_symbols_that_cannot_be_traded_any_more_are_announced(opened: Opened):
+    mourning, short = SESSIONS[3], SESSIONS[4]
+    source, server = opened(AlpacaServer(bars=BARS, hours={mourning: None, short: time(13)}, inactive={"AAPL", "META"}), universe=["AAPL"])
+    told = source.announcements(SESSIONS[0], SESSIONS[-1], ["AAPL"])
+    assert [(item.day, item.symbol, item.what, item.expected.partition(", ")[0], item.observed) for item in told] == [
+        (mourning, "*", "other_hours", "09:30 to 16:00 America/New_York", "closed"),
+        (short, "*", "other_hours", "09:30 to 16:00 America/New_York", "09:30 to 13:00 America/New_York"),
+        (
+            SESSIONS[-1],
+            "AAPL",
+            "not_tradable",
+            "a symbol with bars to be active and tradable; if it was delisted or renamed",
+            "inactive, tradable true",
+        ),
+    ]
+    assert source.announcements(SESSIONS[-1], SESSIONS[-1], []) == [], "one without a bar may have been gone for long"
+    server.asked.clear()
+    assert len(source.announcements(SESSIONS[0], SESSIONS[-2], ["AAPL"])) == 2
+    assert "/v2/assets" not in server.paths(), "what can be traded now says nothing of an older session"
+
+
+def test_the_company_of_the_universe_is_asked_about_under_the_name_it_has_now(opened: Opened):
+    renamed = AlpacaServer(bars=BARS, companies=[FACEBOOK, ROUNDHILL], inactive={"FB"})
+    source, _ = opened(renamed, asof=SESSIONS[0], universe=["FB"])
+    assert source.announcements(SESSIONS[-1], SESSIONS[-1], ["FB"]) == []
+
+
+def test_a_spin_off_that_trades_later_is_worth_its_first_open(opened: Opened):
+    later = BARS.filter((pl.col("symbol") != "METV") | (pl.col("session") > SESSIONS[7]))
+    source, _ = opened(AlpacaServer(bars=later, corporate={"spin_offs": [SPUN]}))
+    opened_at = later.filter(pl.col("symbol") == "METV", pl.col("session") == SESSIONS[8])["open"].item()
+    assert source.actions(SESSIONS[0], SESSIONS[-1]).rows() == [(SESSIONS[5], "AAPL", "spinoff", opened_at / 4, None, "METV")]
 
 
 SPUN = {
@@ -296,7 +338,7 @@ def test_as_traded_a_name_change_is_a_rename_if_the_new_name_is_of_the_universe(
     old, _ = opened(AlpacaServer(bars=BARS, companies=[FACEBOOK, ROUNDHILL]), asof="-", universe=["FB"])
     with caplog.at_level(logging.WARNING):
         assert old.actions(SESSIONS[0], SESSIONS[-1]).is_empty()
-    assert f"FB is META from {day} on; add META to the universe" in caplog.text
+    assert f"name change to META of FB, {day}, not applied to prices or holdings; add META to the universe" in caplog.text
 
 
 BAD_ITEMS = [
@@ -484,7 +526,7 @@ def test_a_name_that_alpaca_refuses_to_price_leaves_the_other_actions(opened: Op
     source, _ = opened(AlpacaServer(bars=BARS, actions=dividend, corporate=listed))
     with caplog.at_level(logging.WARNING):
         assert source.actions(SESSIONS[0], SESSIONS[-1])["kind"].to_list() == ["dividend"]
-    assert "1 of spin_offs without a price" in caplog.text
+    assert "what was given for it has no price yet" in caplog.text
 
 
 def test_a_kind_without_items_is_none(opened: Opened):
