@@ -47,6 +47,7 @@ def serve(
     faults: Annotated[str | None, typer.Option(help="What goes wrong, as JSON, or @FILE: docs/broker.md.")] = None,
     latency_seconds: Annotated[float, typer.Option(min=0, help="From an order's arrival until it takes part.")] = 0.0,
     commission_per_share: Annotated[float, typer.Option(min=0, max=1, help="USD.")] = 0.0,
+    borrow_rate: Annotated[float, typer.Option(min=0, max=1, help="A year, on shorts; Alpaca charges none on paper.")] = 0.0,
 ) -> None:
     """Serve Alpaca's paper trading interface on this machine from the simulated exchange, without an account; any keys are let in."""
     from decimal import Decimal, InvalidOperation
@@ -71,7 +72,7 @@ def serve(
         deposit = Decimal(cash)
     except InvalidOperation:
         raise InputError(expected("an amount", found=cash, where="--cash", do="write it as 100000.00")) from None
-    costs = CostSettings(commission_per_share_usd=commission_per_share, commission_minimum_usd=0.0)
+    costs = CostSettings(commission_per_share_usd=commission_per_share, commission_minimum_usd=0.0, borrow_rate_annual=borrow_rate)
     house = House(
         calendar=exchange_calendar(),
         rules=ExchangeRules(costs=costs, seed=seed, deposit=deposit, latency_seconds=latency_seconds),

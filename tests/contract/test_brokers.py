@@ -43,7 +43,7 @@ class Trial:
 @pytest.fixture(params=KINDS)
 def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trial]:
     if request.param == "alpaca":
-        with stamina.set_testing(True, attempts=10, cap=True), RunningBroker() as server:
+        with stamina.set_testing(True, attempts=10, cap=True), RunningBroker(rules=RULES) as server:
             broker = AlpacaBroker(
                 AlpacaAccess(url=server.url),
                 lambda: AlpacaKeys(key_id="k", secret="s"),
@@ -58,8 +58,7 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trial]:
                 list=lambda listing: server.control("asset", {name: getattr(listing, name) for name in change}),
             )
     elif request.param == "exchange":
-        rules = ExchangeRules(costs=FREE, deposit=Decimal(1_000_000), pieces_ratio=1.0)
-        exchange = SimulatedAccountExchange(exchange_calendar(), rules, [Listing(symbol=symbol) for symbol in BARS])
+        exchange = SimulatedAccountExchange(exchange_calendar(), RULES, [Listing(symbol=symbol) for symbol in BARS])
         bars = {symbol: Bar(**bar) for symbol, bar in BARS.items()}
 
         def run() -> None:
@@ -78,6 +77,9 @@ def trial(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trial]:
             (halted.add if listing.halted else halted.discard)(listing.symbol)
 
         yield Trial(broker=SimulatedExchange(market, FREE), run=lambda: None, list=change_listing)
+
+
+RULES = ExchangeRules(costs=FREE.model_copy(update={"borrow_rate_annual": 0.005}), deposit=Decimal(1_000_000), pieces_ratio=1.0)
 
 
 def order(symbol: str = "AAA", quantity: str = "300", side: Side = Side.BUY, **terms: object) -> Order:

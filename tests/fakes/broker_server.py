@@ -25,19 +25,21 @@ from services.broker.server import BrokerServer, bind, configured
 DAY, NEXT = date(2020, 1, 2), date(2020, 1, 3)
 EVENING = datetime(2020, 1, 3, 1, 30, tzinfo=UTC)  # of DAY, 20:30 New York
 BARS = {symbol: {"open": 50.0, "high": 51.0, "low": 49.0, "close": 50.5, "volume": 1e6} for symbol in ("AAA", "BBB", "CCC")}
-FREE = CostSettings(commission_per_share_usd=0.0, commission_minimum_usd=0.0)
+FREE = CostSettings(commission_per_share_usd=0.0, commission_minimum_usd=0.0, borrow_rate_annual=0.0)  # as Alpaca's paper account
 
 
 class RunningBroker:
-    """Serves from ``with`` to its end; at the evening of DAY, with three symbols listed."""
+    """Serves from ``with`` to its end; at the evening of DAY, with three symbols listed, unless told otherwise."""
 
-    def __init__(self, *, log: Path | None = None, rules: ExchangeRules | None = None) -> None:
+    def __init__(
+        self, *, log: Path | None = None, rules: ExchangeRules | None = None, symbols: Sequence[str] = tuple(BARS), at: datetime = EVENING
+    ) -> None:
         self.house = House(
             calendar=exchange_calendar(),
             rules=rules or ExchangeRules(costs=FREE, deposit=Decimal(1_000_000), pieces_ratio=1.0),
-            symbols=list(BARS),
+            symbols=symbols,
             bars=None,
-            clock=ControlledClock(SystemClock(), EVENING),
+            clock=ControlledClock(SystemClock(), at),
             log=Log(log),
         )
 
