@@ -175,8 +175,13 @@ class Lineage:
         denied = self.order["denied_by"] is not None
         seen = {name: self.order[name] for name in ("denied_by", "observed", "allowed", "unit")} if denied else {}
         limits = self.chain.rules.risk.model_dump(mode="json")
+        order_id = str(self.order["client_order_id"])
+        told = [payload for number, *_, payload in self.ledger.audit("decision", containing=order_id) if number == self.entry]
+        saw: dict[str, object] = told[0].get("seen", {}).get(order_id, {}) if told else {}  # type: ignore[union-attr]
         return Link(
-            what="risk review", facts={"verdict": "denied" if denied else "allowed", **seen, **limits, **_entry(self.entries("risk"))}
+            what="risk review",
+            facts={"verdict": "denied" if denied else "allowed", **seen, **limits, **_entry(self.entries("risk"))},
+            rows=[{"limit": limit, "saw": value} for limit, value in sorted(saw.items())],
         )
 
     def _decision(self) -> Link:

@@ -9,17 +9,18 @@ import dagster as dg
 import polars as pl
 
 from assets.audit import evidence_of, record_replay
-from assets.chain import SKIPPED, Chain, MarketOf, session_of, skipped, table_metadata, warning
-from assets.market import as_decided, known_actions, late_actions
+from assets.chain import SKIPPED, Chain, MarketOf, Metadata, session_of, skipped, table_metadata, warning
+from assets.market import MOST_REVISIONS, as_decided, known_actions, late_actions, worst
 from quant.errors import SequenceError, expected
 from quant.ledger.entries import Account, Entry, EntryKind
 from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.portfolio.weights import target_weights as weight_rows
 from quant.ports import Lake, Ledger
+from quant.quality.rule import WHOLE_SESSION, Severity
 from quant.risk.state import halt_of_break
 from quant.tables import TABLES
 from quant.trading.market import LIQUIDITY_SESSIONS, SessionMarket, corporate_actions, session_markets
-from quant.trading.orders import Execution, Expiry
+from quant.trading.orders import Execution, Expiry, Order, OrderState
 from quant.trading.reconciling import reconcile_book
 from quant.trading.records import broker_position_rows, fill_rows, nav_rows, order_rows, pnl_rows, position_rows, reconciliation_rows
 from quant.trading.replay import replay
@@ -198,6 +199,29 @@ def _undenied(orders: pl.DataFrame) -> dg.AssetCheckResult:
     denied = orders.filter(pl.col("state") == "denied")
     shown = [f"{r['symbol']}: {r['denied_by']} {r['observed']} > {r['allowed']} {r['unit']}" for r in denied.iter_rows(named=True)]
     return warning("orders", "nothing_is_denied", denied.is_empty(), {"denied": denied.height, "reasons": "; ".join(shown) or "none"})
+
+
+def _sent(ledger: Ledger, session: date, orders: Sequence[Order]) -> dg.AssetCheckResult:
+    """A finding for each order that the broker did not take, and one for all that came too late to be sent."""
+    found: list[tuple[str, str, str, str]] = []
+    for order in orders:
+        if order.state is OrderState.REJECTED:
+            note = ledger.order_history(order.client_order_id)[-1].note
+            found.append((order.symbol, "order_rejected", "an order that the broker takes", f"{_in_words(order)}: {note}"))
+    missed = [order for order in orders if order.state is OrderState.MISSED]
+    if missed:
+        note = ledger.order_history(missed[0].client_order_id)[-1].note
+        words = ", ".join(map(_in_words, missed))
+        found.append((WHOLE_SESSION, "orders_missed", "orders sent before the cut-off of the next session's open", f"{words}: {note}"))
+    columns = ("session", "symbol", "rule", "severity", "expected", "observed")
+    rows = [(session, symbol, rule, str(Severity.WARN), wanted, observed) for symbol, rule, wanted, observed in found]
+    schema = dict.fromkeys(columns, pl.String) | {"session": pl.Date}
+    metadata: Metadata = {"not_sent": len(found), "worst": worst(pl.DataFrame(rows, schema=schema, orient="row"), most=MOST_REVISIONS)}
+    return warning("orders", "everything_was_sent", not found, metadata)
+
+
+def _in_words(order: Order) -> str:
+    return f"{order.side} {order.quantity.normalize():f} {order.symbol}"
 
 
 def daily_booking_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -414,7 +438,12 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
                 "nothing_is_denied",
                 asset="orders",
                 description="Warns of orders that a limit denied, with what it saw and what it allows.",
-            )
+            ),
+            dg.AssetCheckSpec(
+                "everything_was_sent",
+                asset="orders",
+                description="Warns of orders that the broker rejected, and of those that came too late to be sent.",
+            ),
         ],
     )
     def orders(
@@ -428,6 +457,7 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
         market_of = market_lookup(chain, lake, ledger)
         desk = chain.desk(ledger, market_of)
         rows = order_rows(())
+        decided: Sequence[Order] = ()
         if desk.trades(session):
             scored = lake.read("scores", first=session, last=session, columns=["model_version"])
             targets = lake.read("target_weights", first=session, last=session, where={"book": book})
@@ -450,7 +480,7 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
                 "denied": rows.filter(pl.col("state") == "denied").height,
                 "notional_usd": float(notional),
             },
-            check_results=[_undenied(rows)],
+            check_results=[_undenied(rows), _sent(ledger, session, decided)],
         )
 
     return [target_weights, orders]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, Decimal
 from functools import cache
 from importlib import import_module
@@ -17,7 +17,7 @@ from quant.trading.orders import Denial, Order, OrderEvent, next_state
 from quant.units import ZERO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from quant.risk.limit import Exposure, RiskSettings
 
@@ -47,10 +47,13 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """The orders in the order given, each PROPOSED, perhaps cut, or DENIED with the limit that denied it."""
+    """The orders in the order given, each PROPOSED, perhaps cut, or DENIED with the limit that denied it. ``seen``: client_order_id of an
+    allowed order -> limit -> what it saw in the end, of a limit on the portfolio the sum of the order's group.
+    """
 
     orders: Sequence[Order]
     cuts: Sequence[Cut] = ()
+    seen: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, "Mapping[str, float]"])
 
 
 def review(orders: Sequence[Order], exposure: Exposure, settings: RiskSettings) -> Review:
@@ -86,7 +89,22 @@ class _Reviewing:
             for i, o in enumerate(self._orders)
             if i in self._cut_by and o.denial is None
         ]
-        return Review(orders=self._orders, cuts=cuts)
+        return Review(orders=self._orders, cuts=cuts, seen=self._seen(portfolio))
+
+    def _seen(self, portfolio: Sequence[PortfolioLimit]) -> dict[str, dict[str, float]]:
+        seen: Counter[tuple[str, str]] = Counter()
+        found: dict[int, dict[str, float]] = {}
+        for place, order in enumerate(self._orders):
+            if order.denial is None:
+                exposure = _with_those_before(self._exposure, order, seen)
+                found[place] = {one.name: one.observe(exposure, order) for one in limits() if isinstance(one, OrderLimit)}
+            seen[order.symbol, order.side] += 1
+        for limit in portfolio:
+            sums, parts = self._sums(limit)
+            for group, members in parts.items():
+                for place, _ in members:
+                    found[place][limit.name] = sums[group]
+        return {self._orders[place].client_order_id: values for place, values in found.items()}
 
     def _judge(self, place: int, exposure: Exposure) -> None:
         order = self._orders[place]
@@ -98,14 +116,19 @@ class _Reviewing:
                 self._deny(place, limit, observed, allowed)
                 return
 
-    def _fit(self, limit: PortfolioLimit) -> None:
-        base, allowed = limit.base(self._exposure), limit.allowed(self._settings)
-        sums, parts = dict(base), dict[str, list[tuple[int, float]]]()
+    def _sums(self, limit: PortfolioLimit) -> tuple[dict[str, float], dict[str, list[tuple[int, float]]]]:
+        """By group: the sum with the orders that stand, and each one's place and part of it."""
+        sums, parts = dict(limit.base(self._exposure)), dict[str, list[tuple[int, float]]]()
         for place, order in enumerate(self._orders):
             if order.denial is None:
                 group, change = limit.part(self._exposure, order, place in self._reducing)
                 sums[group] = sums.get(group, 0.0) + change
                 parts.setdefault(group, []).append((place, change))
+        return sums, parts
+
+    def _fit(self, limit: PortfolioLimit) -> None:
+        base, allowed = limit.base(self._exposure), limit.allowed(self._settings)
+        sums, parts = self._sums(limit)
         for group, found in parts.items():
             total, sign = sums[group], -1 if sums[group] < 0 else 1
             if abs(total) <= allowed + _ROUNDING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -23,10 +23,11 @@ RECONCILIATION = "reconciliation"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """The orders of one session, PROPOSED (allowed) or DENIED, and which of the allowed a limit made smaller."""
+    """The orders of one session, PROPOSED (allowed) or DENIED; of the allowed, which a limit made smaller and what each limit saw."""
 
     orders: Sequence[Order]
     cuts: Sequence[Cut] = ()
+    seen: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
 
     @property
     def allowed(self) -> list[Order]:
@@ -81,7 +82,7 @@ def decide(
     reviewed = review([o for o in looked_at if o.denial is None], exposure, risk)
     named = {o.client_order_id: o for o in reviewed.orders}
     orders = [o if o.denial is not None else named.get(o.client_order_id) for o in looked_at]
-    return Decision(orders=[o for o in orders if o is not None], cuts=reviewed.cuts)
+    return Decision(orders=[o for o in orders if o is not None], cuts=reviewed.cuts, seen=reviewed.seen)
 
 
 def _denied(order: Order) -> Order:

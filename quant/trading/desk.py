@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
@@ -16,7 +17,7 @@ from quant.ledger.entries import EntryKind
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
 from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.corporate_actions import by_new_name, corporate_action_entries, name_after, new_names
-from quant.trading.decision import decide
+from quant.trading.decision import Decision, decide
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
 from quant.trading.settlement import OPENING_KEY, Settlement, settle, unforeseen_actions
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from quant.calendar import ExchangeCalendar
     from quant.ledger.entries import Entry
-    from quant.risk.review import Cut
     from quant.trading.replay import BookRules
 
 _WAITING = (OrderState.PENDING_NEW, OrderState.SENT)
@@ -122,9 +122,9 @@ class Desk:
             closing = self.settle(market).closing
             intents = self.ledger.orders(self.book, decided=session)
             watermark = self.watermark(session)
-            trading, cuts = self._trading_state(session, watermark), ()
+            trading, reviewed = self._trading_state(session, watermark), None
             if not intents:
-                decision = decide(
+                reviewed = decide(
                     book=self.book,
                     state=closing,
                     market=market,
@@ -135,7 +135,7 @@ class Desk:
                     live=Counter((o.symbol, o.side) for o in self.ledger.orders(self.book, states=_STANDING)),
                     blocked=blocked,
                 )
-                intents, cuts = self.ledger.intend([_intent(order) for order in decision.orders]), decision.cuts
+                intents = self.ledger.intend([_intent(order) for order in reviewed.orders])
             self._send(session, [order for order in intents if order.state in _WAITING])
             record = DecisionRecord(
                 book=self.book,
@@ -144,7 +144,7 @@ class Desk:
                 model_version=model_version,
                 table_versions=table_versions,
             )
-            summary = {**_summary(record, intents), "cut": _told(cuts)}
+            summary = {**_summary(record, intents), **_told(reviewed)}
             self.ledger.record_decision(record, summary, evidence(record, intents))
         return self.ledger.orders(self.book, decided=session)
 
@@ -285,8 +285,13 @@ def _endings(outcomes: Sequence[Execution | Expiry]) -> dict[str, OrderEvent]:
     return events
 
 
-def _told(cuts: Sequence[Cut]) -> dict[str, object]:
-    return {c.client_order_id: {"limit": c.limit, "proposed": str(c.proposed), "quantity": str(c.quantity)} for c in cuts}
+def _told(reviewed: Decision | None) -> dict[str, object]:
+    """What the review cut and saw; nothing of one that was made by a run which was killed before it recorded the decision."""
+    if reviewed is None:
+        return {}
+    cuts = {c.client_order_id: {"limit": c.limit, "proposed": str(c.proposed), "quantity": str(c.quantity)} for c in reviewed.cuts}
+    seen = {name: {limit: x if isfinite(x) else str(x) for limit, x in values.items()} for name, values in reviewed.seen.items()}
+    return {"cut": cuts, "seen": seen}
 
 
 def _summary(record: DecisionRecord, orders: Sequence[Order]) -> dict[str, object]:

@@ -15,8 +15,9 @@ import dagster as dg
 import pytest
 
 from adapters.sources.sample import SampleSource
-from orchestration.definitions import build_definitions
+from orchestration.definitions import alerting_of, build_definitions
 from orchestration.settings import Settings
+from quant.alerts.observations import of_check
 from quant.calendar import exchange_calendar
 from quant.trading.exchange import ExchangeRules
 from quant.trading.orders import OrderState
@@ -140,7 +141,12 @@ def test_sessions_that_are_made_up_for_are_missed_and_only_the_newest_one_trades
     account.root.days([FIRST])
     for session in SESSIONS[1:4]:
         account.evening(session)
-    account.root.days(SESSIONS[1:4])
+    warned = account.root.days(SESSIONS[1:4])
+    assert [{check.check for check in warned[day]} & {"everything_was_sent"} for day in SESSIONS[1:4]] == [
+        {"everything_was_sent"},
+        {"everything_was_sent"},
+        set(),
+    ]
     assert [account.states(day) for day in SESSIONS[:4]] == [
         {OrderState.FILLED},
         {OrderState.MISSED},
@@ -174,3 +180,23 @@ def test_a_trade_of_nobody_here_stops_the_book_until_somebody_confirms_it(accoun
     account.judge()
     states = {order.symbol: order.state for order in account.root.ledger.orders("paper", decided=SESSIONS[2])}
     assert states["IBM"] is OrderState.ACCEPTED, "what is too much goes first"
+
+
+@pytest.mark.slow
+def test_an_order_that_the_broker_rejects_is_an_alert_with_its_words(account: Account):
+    account.server.control("asset", {"symbol": "FB", "shortable": False, "easy_to_borrow": False})
+    warned = account.root.days([FIRST])
+    assert "everything_was_sent" in {check.check for check in warned[FIRST]}
+    states = {order.symbol: order.state for order in account.root.ledger.orders("paper", decided=FIRST)}
+    assert states["FB"] is OrderState.REJECTED
+    (made,) = (
+        record.event.asset_check_evaluation
+        for record in account.root.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey("orders"), "everything_was_sent"), limit=1
+        )
+        if record.event is not None
+    )
+    assert made is not None
+    (alert,) = (a for a in of_check(alerting_of(account.root.defs).outcome(made, partition=str(FIRST))).alerts if a.symbol)
+    assert (alert.symbol, alert.rule) == ("FB", "order_rejected")
+    assert "sold short" in alert.observed

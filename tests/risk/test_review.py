@@ -221,3 +221,15 @@ def test_what_shrinks_a_holding_passes_in_full_where_it_leaves_no_side_alone(
     wanted = {s: -int(q * part) for s, q in held.items() if int(q * part)}
     done = review([order(s, q, leg=Leg.CLOSE) for s, q in wanted.items()], start, tight).orders
     assert {o.symbol: int(o.signed_quantity) for o in done if o.denial is None} == wanted
+
+
+def test_what_each_limit_saw_of_an_allowed_order_is_on_record_and_within_what_it_allows():
+    orders = [order("A", 250), order("B", -200), order("C", 5)]
+    settings = RiskSettings(max_net_ratio=0.5)
+    done = review(orders, exposure(), settings)
+    allowed = [o.client_order_id for o in done.orders if o.denial is None]
+    assert sorted(done.seen) == sorted(allowed)
+    for values in done.seen.values():
+        assert sorted(values) == sorted(limit.name for limit in limits())
+        for limit in limits():
+            assert abs(values[limit.name]) <= limit.allowed(settings) + 1e-12, limit.name
