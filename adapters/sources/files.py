@@ -227,9 +227,8 @@ class FilesSource:
     def _actions(self) -> pl.DataFrame:
         rows = _read(self._files.get("actions", []), _ACTIONS, absent=frozenset())
         path = self._paths["actions"]
-        if path is not None:
-            _refuse(rows, {**_key_faults(_ACTIONS), **_action_faults(self._calendar)}, where=path)
-            _refuse_duplicates(rows, _ACTIONS.key, where=str(path))
+        _refuse(rows, {**_key_faults(_ACTIONS), **_action_faults(self._calendar)}, where=path)
+        _refuse_duplicates(rows, _ACTIONS.key, where=str(path))
         known = pl.col("symbol").is_in(self._bars["symbol"].unique().to_list())
         if self._universe is None and (left := rows.filter(~known)["symbol"].unique().to_list()):
             _LOG.warning("left out of %s, as %s has no bars of them: actions of %s", path, self._paths["bars"], _listed(left))
@@ -431,16 +430,16 @@ def _action_faults(calendar: ExchangeCalendar) -> dict[str, pl.Expr]:
     }
 
 
-def _refuse(rows: pl.DataFrame, faults: Mapping[str, pl.Expr], *, where: Path) -> None:
+def _refuse(rows: pl.DataFrame, faults: Mapping[str, pl.Expr], *, where: Path | None) -> None:
     for what, broken in faults.items():
         if (bad := rows.filter(broken)).height:
             found = f"{bad.height} rows otherwise, first {first_rows(bad.drop(_ORIGIN))}"
             raise InputError(expected(what, found=found, where=str(_file_of(bad.item(0, _ORIGIN), where)), do="fix these rows"))
 
 
-def _file_of(digest: str, where: Path) -> Path:
+def _file_of(digest: str, where: Path | None) -> Path | None:
     """The file of a folder that has this content; ``where`` itself if it is a file, or nothing has it any more."""
-    files = sorted(file for file in where.iterdir() if file.suffix in _SUFFIXES) if where.is_dir() else []
+    files = sorted(file for file in where.iterdir() if file.suffix in _SUFFIXES) if where is not None and where.is_dir() else list[Path]()
     return next((file for file in files if hashlib.sha256(file.read_bytes()).hexdigest() == digest), where)
 
 
