@@ -215,9 +215,9 @@ class FilesSource:
         symbols = chosen_symbols(self._universe, rows["symbol"].drop_nulls().unique().to_list(), where=where)
         rows = rows if self._universe is None else rows.filter(pl.col("symbol").is_in(symbols))
         _refuse_empty_columns(rows, absent=self._absent, where=where)
-        _refuse(rows, _key_faults(_BARS), where=where)
+        _refuse(rows, _key_faults(_BARS), where=self._paths["bars"])
         if self._bad_rows is BadRows.REFUSE:
-            _refuse(rows, _bar_faults(self._calendar, self._absent), where=where)
+            _refuse(rows, _bar_faults(self._calendar, self._absent), where=self._paths["bars"])
             _refuse_duplicates(rows, _BARS.key, where=where)
         if not published:
             return rows
@@ -226,10 +226,13 @@ class FilesSource:
     @cached_property
     def _actions(self) -> pl.DataFrame:
         rows = _read(self._files.get("actions", []), _ACTIONS, absent=frozenset())
-        where = str(self._paths["actions"])
-        _refuse(rows, {**_key_faults(_ACTIONS), **_action_faults(self._calendar)}, where=where)
-        _refuse_duplicates(rows, _ACTIONS.key, where=where)
-        return rows.filter(pl.col("symbol").is_in(self._bars["symbol"].unique().to_list())).sort("ex_date", "symbol", "kind")
+        path = self._paths["actions"]
+        _refuse(rows, {**_key_faults(_ACTIONS), **_action_faults(self._calendar)}, where=path)
+        _refuse_duplicates(rows, _ACTIONS.key, where=str(path))
+        known = pl.col("symbol").is_in(self._bars["symbol"].unique().to_list())
+        if self._universe is None and (left := rows.filter(~known)["symbol"].unique().to_list()):
+            _LOG.warning("left out of %s, as %s has no bars of them: actions of %s", path, self._paths["bars"], _listed(left))
+        return rows.filter(known).sort("ex_date", "symbol", "kind")
 
     @cached_property
     def _sessions(self) -> list[date]:
@@ -274,14 +277,14 @@ def _whole_files(path: Path) -> list[Path]:
 
 def _data_files(folder: Path, listed: Mapping[str, str] | None) -> list[Path]:
     """The .parquet and .csv files of a folder by name. What looks like data and is not read is said."""
-    like_data = sorted(f for f in folder.iterdir() if f.is_file() and any(s in f.name for s in _SUFFIXES) and f.suffix != SIDECAR)
+    like_data = sorted(f for f in folder.iterdir() if f.is_file() and any(s in f.name.lower() for s in _SUFFIXES) and f.suffix != SIDECAR)
     whole = [file for file in like_data if file.suffix in _SUFFIXES and file.name[0] not in "._~"]
     files = [file for file in whole if listed is None or file.name in listed or file.with_name(file.name + SIDECAR).is_file()]
     if gone := sorted(name for name in listed or () if name.endswith(_SUFFIXES) and not (folder / name).is_file()):
         do = f"put it there, or write {MANIFEST} anew"
         raise InputError(expected(f"file {gone[0]}, which {MANIFEST} lists", found="nothing", where=str(folder), do=do))
     if left := {file.name for file in like_data} - {file.name for file in files}:
-        _LOG.warning("left alone in %s (hidden, temporary or not in its %s): %s", folder, MANIFEST, _listed(left))
+        _LOG.warning("left alone in %s (hidden, temporary, another ending or not in its %s): %s", folder, MANIFEST, _listed(left))
     return files
 
 
@@ -394,8 +397,12 @@ def _typed(column: pl.Series, dtype: pl.DataType, rows: pl.DataFrame, *, where: 
 def _key_faults(layout: _Layout) -> dict[str, pl.Expr]:
     """What is expected of the key of a row -> the rows that break it, whatever becomes of other faults."""
     nulls = {f"{name} in every row": pl.col(name).is_null() for name in (layout.clock, "symbol")}
-    reserved = pl.col("symbol").str.strip_chars().is_in(["", WHOLE_SESSION])
-    return {**nulls, f"symbols that are not blank and not {WHOLE_SESSION} (it stands for the whole session)": reserved}
+    bare = pl.col("symbol").str.strip_chars()
+    return {
+        **nulls,
+        f"symbols that are not blank and not {WHOLE_SESSION} (it stands for the whole session)": bare.is_in(["", WHOLE_SESSION]),
+        "symbols without blanks around them": bare != pl.col("symbol"),
+    }
 
 
 def _bar_faults(calendar: ExchangeCalendar, absent: frozenset[str]) -> dict[str, pl.Expr]:
@@ -412,19 +419,28 @@ def _bar_faults(calendar: ExchangeCalendar, absent: frozenset[str]) -> dict[str,
 def _action_faults(calendar: ExchangeCalendar) -> dict[str, pl.Expr]:
     value = pl.col("value")
     bare = (value == 0) & (pl.col("kind") != "delisting")
+    new = pl.col("new_symbol")
+    no_name = (new.str.strip_chars() != new) | new.is_in(["", WHOLE_SESSION]) | (new == pl.col("symbol"))
     return {
         f"an ex_date that is a session of {calendar.name}": ~pl.col("ex_date").is_in(calendar.days),
         f"kind {' or '.join(KINDS)}": pl.col("kind").is_null() | ~pl.col("kind").is_in(KINDS),
         "a value above zero (of a delisting: or zero) and finite": value.is_null() | ~value.is_finite() | (value < 0) | bare,
-        "value 1 and a new_symbol of a rename": (pl.col("kind") == "rename") & ((value != 1) | pl.col("new_symbol").is_null()),
+        "value 1 and a new_symbol of a rename": (pl.col("kind") == "rename") & ((value != 1) | new.is_null()),
+        "a new_symbol that is another symbol, without blanks around it": (pl.col("kind") == "rename") & no_name,
     }
 
 
-def _refuse(rows: pl.DataFrame, faults: Mapping[str, pl.Expr], *, where: str) -> None:
+def _refuse(rows: pl.DataFrame, faults: Mapping[str, pl.Expr], *, where: Path | None) -> None:
     for what, broken in faults.items():
         if (bad := rows.filter(broken)).height:
-            found = f"{bad.height} rows without, first {first_rows(bad.drop(_ORIGIN))}"
-            raise InputError(expected(what, found=found, where=where, do="fix these rows"))
+            found = f"{bad.height} rows otherwise, first {first_rows(bad.drop(_ORIGIN))}"
+            raise InputError(expected(what, found=found, where=str(_file_of(bad.item(0, _ORIGIN), where)), do="fix these rows"))
+
+
+def _file_of(digest: str, where: Path | None) -> Path | None:
+    """The file of a folder that has this content; ``where`` itself if it is a file, or nothing has it any more."""
+    files = sorted(file for file in where.iterdir() if file.suffix in _SUFFIXES) if where is not None and where.is_dir() else list[Path]()
+    return next((file for file in files if hashlib.sha256(file.read_bytes()).hexdigest() == digest), where)
 
 
 def _refuse_duplicates(rows: pl.DataFrame, key: tuple[str, ...], *, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -75,11 +76,12 @@ STRUCTURE = {
         pl.col("open").cast(pl.String)
     ),
     r"expected column session \(our session\) of type Date in .*, found Datetime": BARS.with_columns(pl.col("session").cast(pl.Datetime)),
-    "expected symbol in every row in .*, found 1 rows without, first session=2013-03-01 symbol=None": changed(symbol=None),
+    "expected symbol in every row in .*, found 1 rows otherwise, first session=2013-03-01 symbol=None": changed(symbol=None),
     "expected session in every row in .*, found 1 rows": changed(session=None),
-    r"expected symbols that are not blank and not \* .* in .*, found 1 rows without, first session=.* symbol=\* ": changed(symbol="*"),
-    r"expected symbols that are not blank .*, found 1 rows without, first session=2013-03-01 symbol= open": changed(symbol=""),
-    r"expected symbols that are not blank .*, found 1 rows without, first session=2013-03-01 symbol= \t open": changed(symbol=" \t"),
+    r"expected symbols that are not blank and not \* .* in .*, found 1 rows otherwise, first session=.* symbol=\* ": changed(symbol="*"),
+    r"expected symbols that are not blank .*, found 1 rows otherwise, first session=2013-03-01 symbol= open": changed(symbol=""),
+    r"expected symbols that are not blank .*, found 1 rows otherwise, first session=2013-03-01 symbol= \t open": changed(symbol=" \t"),
+    "expected symbols without blanks around them in .*, found 1 rows otherwise, first .* symbol=B  open": changed(symbol="B "),
     "expected values in column low in .*, found nulls only; fill it": BARS.with_columns(low=pl.lit(None, pl.Float64)),
     r'expected values in column vwap in .*, found nulls only; declare it: .*absent = \["vwap"\]': BARS.with_columns(
         vwap=pl.lit(None, pl.Float64)
@@ -90,23 +92,25 @@ ROWS = {
     "expected one row for each session, symbol in .*, found 2 rows that share theirs, first session=2013-03-01 symbol=B": pl.concat(
         [BARS, BARS.tail(1).with_columns(close=pl.lit(21.1))]
     ),
-    "expected prices above zero and finite in .*, found 1 rows without, first session=2013-03-01 symbol=B .*close=-21.0": changed(
+    "expected prices above zero and finite in .*, found 1 rows otherwise, first session=2013-03-01 symbol=B .*close=-21.0": changed(
         close=-21.0
     ),
-    "expected prices above zero and finite in .*, found 1 rows without, first .* low=0.0": changed(low=0.0),
-    "expected prices above zero and finite in .*, found 1 rows without, first .* high=inf": changed(high=float("inf")),
-    "expected prices above zero and finite in .*, found 1 rows without, first .* open=nan": changed(open=float("nan")),
-    "expected volume not negative and finite in .*, found 1 rows without, first .* volume=-1": changed(volume=-1),
-    "expected no nulls in .*, found 1 rows without, first .* close=None": changed(close=None),
-    "expected a session of XNYS in .*, found 1 rows without, first session=2013-03-02": changed(session=SATURDAY),
+    "expected prices above zero and finite in .*, found 1 rows otherwise, first .* low=0.0": changed(low=0.0),
+    "expected prices above zero and finite in .*, found 1 rows otherwise, first .* high=inf": changed(high=float("inf")),
+    "expected prices above zero and finite in .*, found 1 rows otherwise, first .* open=nan": changed(open=float("nan")),
+    "expected volume not negative and finite in .*, found 1 rows otherwise, first .* volume=-1": changed(volume=-1),
+    "expected no nulls in .*, found 1 rows otherwise, first .* close=None": changed(close=None),
+    "expected a session of XNYS in .*, found 1 rows otherwise, first session=2013-03-02": changed(session=SATURDAY),
 }
 BAD_ACTIONS = {
-    "expected kind split or dividend or .* in .*, found 1 rows without, first .* kind=spin_off": {"kind": "spin_off"},
-    r"expected a value above zero \(of a delisting: or zero\) and finite in .*, found 1 rows without, first .* value=-0.5": {"value": -0.5},
-    "expected value 1 and a new_symbol of a rename in .*, found 1 rows without, first .* value=1.0": {"kind": "rename", "value": 1.0},
-    "expected an ex_date that is a session of XNYS in .*, found 1 rows without, first ex_date=2013-03-02": {"ex_date": SATURDAY},
-    "expected symbol in every row in .*, found 1 rows without": {"symbol": None},
-    r"expected symbols that are not blank and not \* .*, found 1 rows without": {"symbol": "*"},
+    "expected kind split or dividend or .* in .*, found 1 rows otherwise, first .* kind=spin_off": {"kind": "spin_off"},
+    r"expected a value above zero \(of a delisting: or zero\) and finite in .*, found 1 rows otherwise, first .* value=-0.5": {
+        "value": -0.5
+    },
+    "expected value 1 and a new_symbol of a rename in .*, found 1 rows otherwise, first .* value=1.0": {"kind": "rename", "value": 1.0},
+    "expected an ex_date that is a session of XNYS in .*, found 1 rows otherwise, first ex_date=2013-03-02": {"ex_date": SATURDAY},
+    "expected symbol in every row in .*, found 1 rows otherwise": {"symbol": None},
+    r"expected symbols that are not blank and not \* .*, found 1 rows otherwise": {"symbol": "*"},
 }
 
 
@@ -137,6 +141,13 @@ def test_a_faulty_action_is_refused_because_no_gate_comes_after(source: Callable
     changes = [pl.when(pl.col("symbol") == "B").then(pl.lit(v)).otherwise(name).alias(name) for name, v in BAD_ACTIONS[message].items()]
     with pytest.raises(InputError, match=message):
         source(actions=ACTIONS.with_columns(changes), bad_rows=policy).actions(*EVER)
+
+
+@pytest.mark.parametrize("name", ["B", " ", "C ", "*"])
+def test_a_rename_to_itself_or_to_no_name_is_refused(source: Callable[..., FilesSource], name: str):
+    renamed = ACTIONS.tail(1).with_columns(kind=pl.lit("rename"), value=pl.lit(1.0), new_symbol=pl.lit(name))
+    with pytest.raises(InputError, match=rf"expected a new_symbol that is another symbol, .* new_symbol={re.escape(name)}; fix"):
+        source(actions=renamed).actions(*EVER)
 
 
 def test_two_dividends_on_one_day_are_to_be_added_up(source: Callable[..., FilesSource]):
@@ -232,7 +243,7 @@ def test_a_truncated_parquet_file_is_refused(source: Callable[..., FilesSource],
 def test_a_csv_file_cut_in_the_middle_of_a_row_is_refused(source: Callable[..., FilesSource], tmp_path: Path):
     text = BARS.write_csv()
     (tmp_path / "bars.csv").write_text(text[: text.rindex(",20.5")])
-    with pytest.raises(InputError, match=r"expected no nulls in .*, found 1 rows without, first session=2013-03-01 symbol=B"):
+    with pytest.raises(InputError, match=r"expected no nulls in .*, found 1 rows otherwise, first session=2013-03-01 symbol=B"):
         source(tmp_path / "bars.csv").bars(*EVER)
 
 
@@ -277,6 +288,15 @@ def test_actions_of_symbols_outside_the_universe_are_left_out(source: Callable[.
     assert source(universe=["A"]).actions(*EVER)["symbol"].to_list() == ["A"]
 
 
+@pytest.mark.parametrize("universe", [None, ["A", "B"]])
+def test_actions_of_symbols_that_have_no_bars_are_told_unless_a_universe_was_chosen(
+    source: Callable[..., FilesSource], caplog: pytest.LogCaptureFixture, universe: list[str] | None
+):
+    misspelt = ACTIONS.with_columns(pl.col("symbol").replace("A", "a"))
+    assert source(actions=misspelt, universe=universe).actions(*EVER)["symbol"].to_list() == ["B"]
+    assert ("has no bars of them: actions of a" in caplog.text) is (universe is None)
+
+
 def test_without_actions_there_are_none(source: Callable[..., FilesSource]):
     assert source(actions=None).actions(*EVER).is_empty()
 
@@ -311,6 +331,12 @@ def test_a_new_file_is_picked_up_by_a_source_that_is_open(source: Callable[..., 
     BARS.tail(2).with_columns(session=pl.lit(MONDAY)).write_csv(folder / "2013-03-04.csv")
     assert made.last_session(datetime(2024, 1, 1, tzinfo=UTC)) == MONDAY
     assert made.bars(MONDAY, MONDAY)["close"].to_list() == [11.0, 21.0]
+
+
+def test_a_faulty_row_of_a_folder_is_refused_with_the_file_that_has_it(source: Callable[..., FilesSource], folder: Path):
+    changed(close=-21.0).tail(2).write_parquet(folder / "2013-03-01.parquet")
+    with pytest.raises(InputError, match=r"expected prices above zero and finite in .*2013-03-01\.parquet, found 1 rows otherwise"):
+        source(folder).bars(*EVER)
 
 
 def test_a_changed_file_is_delivered_as_it_is_now(source: Callable[..., FilesSource], folder: Path):
@@ -398,10 +424,13 @@ def test_a_session_whose_file_has_not_come_yet_is_an_error_and_not_a_day_without
 def test_hidden_and_temporary_files_are_left_alone_with_a_word(
     source: Callable[..., FilesSource], folder: Path, caplog: pytest.LogCaptureFixture
 ):
-    for name in (".a.parquet", "_b.csv", "~c.parquet", "d.parquet.tmp", "e.csv.part", "notes.txt"):
+    for name in (".a.parquet", "_b.csv", "~c.parquet", "d.parquet.tmp", "e.csv.part", "F.CSV", "notes.txt"):
         (folder / name).write_bytes(b"half a file")
     assert source(folder).bars(*EVER).height == 4
-    assert "(hidden, temporary or not in its SHA256SUMS): .a.parquet, _b.csv, d.parquet.tmp, e.csv.part, ~c.parquet" in caplog.text
+    assert (
+        "(hidden, temporary, another ending or not in its SHA256SUMS): .a.parquet, F.CSV, _b.csv, d.parquet.tmp, e.csv.part, ~c.parquet"
+        in caplog.text
+    )
     assert "notes.txt" not in caplog.text
 
 
