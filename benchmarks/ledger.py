@@ -2,7 +2,8 @@
 
 python -m benchmarks.ledger [--entries 1000000] [--names 500]
 
-Every session trades, earns and marks. The folds are those that the product uses; with a figure above its limit it ends with an error.
+Every session trades, earns, is paid and marks. The folds are those that the product uses; with a figure above its limit it ends with an
+error.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -35,7 +35,7 @@ def generated(entries: int, names: int, seed: int = 1) -> Iterator[list[Entry]]:
     chance, days = random.Random(seed), exchange_calendar().sessions(FIRST, FIRST.replace(year=FIRST.year + YEARS))  # noqa: S311
     symbols = [f"S{number:03d}" for number in range(names)]
     price, held = {s: Decimal(chance.randrange(1_000, 50_000)) / 100 for s in symbols}, dict.fromkeys(symbols, ZERO)
-    a_session, made = entries // len(days), 0
+    a_session, made, owed = entries // len(days), 0, dict[tuple[str, date], Decimal]()
     for day in days:
         rows: list[Entry] = []
         for symbol in chance.sample(symbols, a_session // 5):
@@ -46,9 +46,14 @@ def generated(entries: int, names: int, seed: int = 1) -> Iterator[list[Entry]]:
             fee = transfer(Account.CASH, Account.COMMISSIONS, cents(abs(change) * Decimal("0.005")))
             rows.append(_entry(day, EntryKind.TRADE, symbol, trade, price[symbol]))
             rows.append(_entry(day, EntryKind.COMMISSION, symbol, fee))
+        for symbol, due in [key for key in owed if key[1] <= day]:
+            paid = transfer(Account.RECEIVABLES, Account.CASH, owed.pop((symbol, due)))
+            rows.append(_entry(day, EntryKind.PAYMENT, symbol, paid, number=f"|{due}", due=due))
         for symbol in chance.sample(symbols, a_session // 50):
-            earned = transfer(Account.DIVIDENDS, Account.RECEIVABLES, cents(held[symbol] * Decimal("0.25")))
-            rows.append(replace(_entry(day, EntryKind.DIVIDEND, symbol, ()), postings=earned, due=day + timedelta(days=21)))
+            due, amount = day + timedelta(days=21), cents(held[symbol] * Decimal("0.25"))
+            earned = transfer(Account.DIVIDENDS, Account.RECEIVABLES, amount)
+            rows.append(_entry(day, EntryKind.DIVIDEND, symbol, earned, due=due))
+            owed[symbol, due] = amount
         wanted = entries - made if day == days[-1] else a_session
         marked = (symbols[number % names] for number in range(made, made + wanted - len(rows)))
         rows += [_entry(day, EntryKind.MARK, symbol, (), price[symbol], f"|{place}") for place, symbol in enumerate(marked)]
@@ -56,9 +61,17 @@ def generated(entries: int, names: int, seed: int = 1) -> Iterator[list[Entry]]:
         yield rows
 
 
-def _entry(day: date, kind: EntryKind, symbol: str, postings: tuple[Posting, ...], price: Decimal | None = None, number: str = "") -> Entry:
+def _entry(
+    day: date,
+    kind: EntryKind,
+    symbol: str,
+    postings: tuple[Posting, ...],
+    price: Decimal | None = None,
+    number: str = "",
+    due: date | None = None,
+) -> Entry:
     key = f"{day}|{kind}|{symbol}{number}"
-    return Entry(book=BOOK, session=day, key=key, kind=kind, symbol=symbol, postings=postings, price=price)
+    return Entry(book=BOOK, session=day, key=key, kind=kind, symbol=symbol, postings=postings, price=price, due=due)
 
 
 @contextmanager
@@ -87,10 +100,11 @@ def main() -> None:
                     batch = []
             ledger.post(batch)
         last = FIRST.replace(year=FIRST.year + YEARS)
-        with timed("cash, positions, receivables, NAV: read and folded from the start", memory) as whole:
+        with timed("cash, positions, receivables, NAV of every session: from the start", memory) as whole:
             state = ledger.state(BOOK, through=last)
         with timed("the same in a new process, from the state that was kept", memory):
-            again = open_ledger(f"sqlite:///{folder}/ledger.sqlite", SystemClock()).state(BOOK, through=last)
+            reopened = open_ledger(f"sqlite:///{folder}/ledger.sqlite", SystemClock())
+            again, values = reopened.state(BOOK, through=last), reopened.values(BOOK, through=last)
         with timed("tax lots and realised gains: read and folded from the start", memory) as lots:
             book = ledger.lots(BOOK, through=last)
         size = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e6
@@ -98,9 +112,12 @@ def main() -> None:
             f"{len(state.holdings)} holdings, NAV {state.nav:,.2f} USD, {sum(map(len, book.open.values())):,} open lots, "
             f"{len(book.closed):,} closed ones, database {size:.0f} MB"
         )
-        if again != state or {s: sum((lot.quantity for lot in held), ZERO) for s, held in book.open.items()} != {
-            s: h.quantity for s, h in state.holdings.items()
-        }:
+        if (
+            again != state
+            or values[-1].nav != state.nav
+            or {s: sum((lot.quantity for lot in held), ZERO) for s, held in book.open.items()}
+            != {s: h.quantity for s, h in state.holdings.items()}
+        ):
             raise SystemExit("the folds disagree")
         if not (folds := max(whole(), lots())) < LIMIT_SECONDS:
             raise SystemExit(f"the slower fold took {folds:.1f} s, the limit is {LIMIT_SECONDS:.0f} s")

@@ -12,7 +12,7 @@ import polars as pl
 
 from quant.audit.anchor import Anchor
 from quant.audit.chain import ChainEntry
-from quant.ledger.book import BookState
+from quant.ledger.book import BookState, SessionValue
 from quant.ledger.entries import Entry
 from quant.ledger.lots import LotBook
 from quant.trading.brokerage import Acknowledgement, BrokerAccount, BrokerAsset, BrokerCapabilities, BrokerFill, BrokerOrder, BrokerPosition
@@ -290,6 +290,10 @@ class Ledger(Protocol):
 
     def state(self, book: str, *, through: date) -> BookState:
         """The book at the close of ``through``: the fold of ``entries``, going on from an earlier one if nothing older was booked since."""
+        ...
+
+    def values(self, book: str, *, through: date) -> Sequence[SessionValue]:
+        """The book's value at the close of every session up to ``through`` in which something was booked, oldest first; as ``state`` is."""
         ...
 
     def lots(self, book: str, *, through: date) -> LotBook:

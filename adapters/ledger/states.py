@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select
 
 from adapters.ledger.entries import stream_entries
 from adapters.ledger.schema import book_states, entries
-from quant.ledger.book import BookState, Holding
+from quant.ledger.book import BookState, Holding, SessionValue, valued_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
     from quant.ledger.entries import Entry
 
-FOLD = 1
+FOLD = 2
 """Raise it when the fold gives another state for the same entries: older states are passed over then."""
 STORED_EVERY = 20_000  # entries: they take as long to read as a session of the chain takes to write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """The state of a book at the close of ``session``, from the entries up to ``sequence``; ``unstored`` entries of them are in no stored
-    state.
+    """The state of a book at the close of ``session``, and its value at every close before, from the entries up to ``sequence``;
+    ``unstored`` entries of them are in no stored state.
     """
 
     session: date
     sequence: int
     state: BookState
+    values: Sequence[SessionValue]
     unstored: int
 
 
@@ -54,8 +55,9 @@ def fold(connection: Connection, book: str, through: date, known: Iterable[Folde
         for count, entry in enumerate(made, start=1):  # noqa: B007
             yield entry
 
-    state = (base.state if base else BookState()).after(counted(stream_entries(connection, *where)))
-    return Folded(session=through, sequence=newest, state=state, unstored=count + (base.unstored if base else 0))
+    state, values = valued_after(base.state if base else BookState(), counted(stream_entries(connection, *where)))
+    before, unstored = (base.values, base.unstored) if base else ((), 0)
+    return Folded(session=through, sequence=newest, state=state, values=(*before, *values), unstored=count + unstored)
 
 
 def store(connection: Connection, book: str, folded: Folded, recorded_at: datetime) -> None:
@@ -64,7 +66,7 @@ def store(connection: Connection, book: str, folded: Folded, recorded_at: dateti
     key = (column.book == book, column.session == folded.session, column.sequence == folded.sequence, column.fold == FOLD)
     if connection.execute(select(column.session).where(*key)).first() is None:
         row = {"book": book, "session": folded.session, "sequence": folded.sequence, "fold": FOLD, "recorded_at": recorded_at}
-        connection.execute(insert(book_states), {**row, "state": _encoded(folded.state)})
+        connection.execute(insert(book_states), {**row, "state": _encoded(folded)})
 
 
 def _holds(connection: Connection, book: str, folded: Folded) -> bool:
@@ -78,11 +80,16 @@ def _stored(connection: Connection, book: str, through: date) -> Iterator[Folded
     where = (column.book == book, column.session <= through, column.fold == FOLD)
     query = select(column.session, column.sequence, column.state).where(*where).order_by(column.session.desc(), column.sequence.desc())
     for session, sequence, state in connection.execute(query):
-        yield Folded(session=session, sequence=sequence, state=_decoded(state), unstored=0)
+        values = [
+            SessionValue(session=date.fromisoformat(day), nav=Decimal(nav), flows=Decimal(flows)) for day, nav, flows in state["values"]
+        ]
+        yield Folded(session=session, sequence=sequence, state=_decoded(state), values=values, unstored=0)
 
 
-def _encoded(state: BookState) -> dict[str, Any]:
+def _encoded(folded: Folded) -> dict[str, Any]:
+    state = folded.state
     return {
+        "values": [[value.session.isoformat(), str(value.nav), str(value.flows)] for value in folded.values],
         "cash": str(state.cash),
         "divergence": str(state.divergence),
         "holdings": {symbol: [str(h.quantity), str(h.mark), h.stale, h.stale_sessions, h.delisted] for symbol, h in state.holdings.items()},

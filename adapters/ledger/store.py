@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from quant.audit.chain import ChainEntry
-    from quant.ledger.book import BookState
+    from quant.ledger.book import BookState, SessionValue
     from quant.ledger.entries import Entry
     from quant.ports import Clock, DecisionRecord, Ledger, OrderStep, SessionStart
     from quant.risk.state import StateChange
@@ -77,13 +77,19 @@ class SqlLedger:
         return transact(self._reader, lambda connection: read_entries(connection, *where))
 
     def state(self, book: str, *, through: date) -> BookState:
+        return self._fold(book, through).state
+
+    def values(self, book: str, *, through: date) -> Sequence[SessionValue]:
+        return self._fold(book, through).values
+
+    def _fold(self, book: str, through: date) -> Folded:
         known, now = self._folded.get(book, ()), self._clock.now()
         found = transact(self._reader, lambda connection: fold(connection, book, through, known))
         if found.unstored >= STORED_EVERY:
             transact(self._writer, lambda connection: store(connection, book, found, now))
             found = replace(found, unstored=0)
         self._folded[book] = (found, *(f for f in known if f.session != through))[:KEPT]
-        return found.state
+        return found
 
     def lots(self, book: str, *, through: date) -> LotBook:
         column = entries_table.c

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
+from itertools import groupby
 
 from quant.ledger.entries import Account, Entry, EntryKind
 from quant.units import ZERO
@@ -94,6 +95,33 @@ class BookState:
         return BookState(
             cash=cash, holdings=dict(sorted(holdings.items())), receivables=dict(sorted(receivables.items())), divergence=divergence
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionValue:
+    """Net asset value of a book at the close of a session in which something was booked, and what flowed in in it, USD."""
+
+    session: date
+    nav: Decimal
+    flows: Decimal
+
+
+def valued_after(state: BookState, entries: Iterable[Entry]) -> tuple[BookState, list[SessionValue]]:
+    """``state`` with ``entries`` (of later sessions, in their order) applied, and the values on the way, one a session."""
+    values: list[SessionValue] = []
+    for session, part in groupby(entries, key=lambda entry: entry.session):
+        flows = ZERO
+
+        def watched(made: Iterable[Entry]) -> Iterator[Entry]:
+            nonlocal flows
+            for entry in made:
+                if entry.kind is EntryKind.DEPOSIT:
+                    flows += entry.cash
+                yield entry
+
+        state = state.after(watched(part))
+        values.append(SessionValue(session=session, nav=state.nav, flows=flows))
+    return state, values
 
 
 def _valued(holding: Holding, entry: Entry) -> Holding:

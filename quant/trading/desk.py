@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -231,12 +230,9 @@ class Desk:
     def watermark(self, session: date) -> Watermark:
         """What losses at the close of a session are measured from; the peak starts anew at the session of a resume."""
         resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE}
-        mark, state, last = Watermark(), BookState(), None
-        for last, part in groupby(self.ledger.entries(self.book, through=session), key=lambda entry: entry.session):
-            entries = list(part)
-            state = state.after(entries)
-            flows = sum((e.cash for e in entries if e.kind is EntryKind.DEPOSIT), ZERO)
-            mark = mark.after(float(state.nav), float(flows))
+        mark, last = Watermark(), None
+        for value in self.ledger.values(self.book, through=session):
+            last, mark = value.session, mark.after(float(value.nav), float(value.flows))
             mark = mark.restarted() if last in resumed else mark
         return mark if last == session else mark.after(mark.closing)
 

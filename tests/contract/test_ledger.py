@@ -430,6 +430,15 @@ def test_a_state_is_the_fold_of_the_entries_whatever_was_asked_and_posted_before
         for day in (through, date(2030, 12, 31), through):
             entries = ledger.entries(book, through=day)
             assert ledger.state(book, through=day) == BookState().after(entries)
+            sessions = sorted({entry.session for entry in entries})
+            assert [(value.session, value.nav, value.flows) for value in ledger.values(book, through=day)] == [
+                (
+                    session,
+                    BookState().after(entry for entry in entries if entry.session <= session).nav,
+                    sum((e.cash for e in entries if e.session == session and e.kind is EntryKind.DEPOSIT), Decimal(0)),
+                )
+                for session in sessions
+            ]
 
 
 @any_example
