@@ -31,7 +31,7 @@ from adapters.ledger import open_ledger
 from quant.ledger.entries import Account, Entry
 from quant.ledger.reconciliation import ReconcileSettings
 from quant.ledger.settings import LedgerSettings
-from quant.ports import AdjustmentConvention
+from quant.ports import AdjustmentConvention, Clock
 from quant.risk.limit import RiskSettings
 from quant.trading.attribution import COSTS, GAINS
 from quant.trading.brokerage import BrokerCapabilities
@@ -62,6 +62,7 @@ RATIOS = (2.0, 1.5, 1 / 3, 0.1, 3.0)
 DELAYS = (0, 1, None, 4, 30)  # calendar days from the ex-date to the pay date
 PAID_AFTER, STALE = 3, 2
 COSTS_PAID = CostSettings(borrow_rate_annual=0.3)
+NIGHTLY = Decimal("0.3") / 252
 RULES = BookRules(
     costs=COSTS_PAID,
     risk=RiskSettings(max_net_ratio=2, max_name_ratio=2, max_gross_ratio=2, max_volume_ratio=1, max_turnover_ratio=10),
@@ -107,6 +108,19 @@ class Breakable:
             return done
 
         return called
+
+
+@dataclass
+class MovedClock:
+    """A clock that stands where it is put."""
+
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+    def wait(self, seconds: float) -> None:
+        del seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +177,7 @@ class World:
         for event in events:
             if event.kind in ACTIONS and not event.foreseen and self.place > 1:
                 self._announce(today, event, session, CALENDAR.open_at(session))
-        surprises = [action for _, action in today[before:] if action.kind != "dividend"]
+        surprises = [(security, action) for security, action in today[before:] if action.kind != "dividend"]
         ends = frozenset(s.name for s in self.securities if s.gone and s.dark >= STALE)
         for security, action in today:
             self._apply(security, action)
@@ -185,7 +199,7 @@ class World:
         return Day(
             market=market,
             bars=bars,
-            surprised=frozenset(name for a in surprises for name in (a.symbol, a.new_symbol) if name),
+            surprised=frozenset(name for security, action in surprises for name in (action.symbol, security.name)),
             halted=frozenset(marked["halted"]),
             not_lent=frozenset(marked["not lent"]),
             ends=ends,
@@ -250,7 +264,7 @@ class Recording(SimulatedAccountExchange):
 class DeclaringExchange(AccountExchange):
     """Access to an exchange that says what it never books."""
 
-    def __init__(self, exchange: SimulatedAccountExchange, clock: FixedClock, never_books: frozenset[str]) -> None:
+    def __init__(self, exchange: SimulatedAccountExchange, clock: Clock, never_books: frozenset[str]) -> None:
         super().__init__(exchange, clock)
         self._never_books = never_books
 
@@ -285,7 +299,7 @@ class House:
         exchange, session, at = self.exchange, day.market.session, CALENDAR.open_at(day.market.session) - timedelta(hours=2)
         for symbol, held in exchange.positions.items():
             if held.quantity < 0:
-                self.pay("borrow", -cents(-held.quantity * exchange.marks[symbol] * Decimal("0.3") / 252))
+                self.pay("borrow", -cents(-held.quantity * exchange.marks[symbol] * NIGHTLY))
         for symbol in day.ends & exchange.positions.keys():
             exchange.cash += exchange.positions.pop(symbol).quantity * exchange.marks[symbol]
         for order in exchange.open_orders():
@@ -363,53 +377,57 @@ class Keeper:
 
     def __post_init__(self) -> None:
         copyfile(empty_ledger(), self.file)
-        self.looking = self.desk(KNOWN, Fuse())
-        self.ledger = self.looking.ledger
+        self.clock, self.fuse = MovedClock(KNOWN), Fuse()
+        self.looking, self.desk = self.opened(Fuse()), self.opened(self.fuse)
 
-    def desk(self, at: datetime, fuse: Fuse) -> Desk:
-        """A desk made of new objects."""
-        clock = FixedClock(at)
-        ledger, broker = open_ledger(f"sqlite:///{self.file}", clock), DeclaringExchange(self.house.exchange, clock, self.house.never_books)
+    def opened(self, fuse: Fuse) -> Desk:
+        """A desk of new objects: all that a process knows is in the file and at the broker."""
+        broker = DeclaringExchange(self.house.exchange, self.clock, self.house.never_books)
         return Desk(
             book=BOOK,
             first_session=SESSIONS[0],
             deposit=DEPOSIT,
             rules=RULES,
             calendar=CALENDAR,
-            ledger=Breakable(ledger, fuse),  # type: ignore[arg-type]
+            ledger=Breakable(open_ledger(f"sqlite:///{self.file}", self.clock), fuse),  # type: ignore[arg-type]
             broker=Breakable(broker, fuse),  # type: ignore[arg-type]
-            clock=clock,
+            clock=self.clock,
         )
 
-    def run(self, day: Day, weights: Mapping[str, float], at: datetime, crash_at: int = 0) -> bool:
-        """Settle, reconcile and decide in a new process; False if it crashed."""
-        desk = self.desk(at, Fuse(at=crash_at))
+    def run(self, day: Day, weights: Mapping[str, float], at: datetime, crashes: Sequence[int] = ()) -> None:
+        """Settle, reconcile and decide, interrupted at each of ``crashes`` and started again in a new process."""
+        self.clock.at = at
+        for crash_at in (*crashes, 0):
+            self.fuse.at, self.fuse.steps = crash_at, 0
+            try:
+                self._run(day, weights)
+            except Crash:
+                self.restart()
+
+    def restart(self) -> None:
+        """The process ends, another one begins."""
+        self.fuse = Fuse()
+        self.desk = self.opened(self.fuse)
+
+    def _run(self, day: Day, weights: Mapping[str, float]) -> None:
         targets = pl.DataFrame({"symbol": list(weights), "target_weight": list(weights.values())}, schema=_TARGETS)
-        try:
-            desk.settle(day.market)
-            found = reconcile_book(desk, day.market, ReconcileSettings())
-            assert list(found.found.deltas) == []
-            desk.decide(
-                day.market, targets, decision_at=decided(day.market), model_version=None, table_versions={}, blocked=found.blocked
-            )
-        except Crash:
-            return False
-        return True
+        self.desk.settle(day.market)
+        found = reconcile_book(self.desk, day.market, ReconcileSettings())
+        assert list(found.found.deltas) == [], found.found.deltas
+        at = decided(day.market)
+        self.desk.decide(day.market, targets, decision_at=at, model_version=None, table_versions={}, blocked=found.blocked)
 
     def kept(self) -> tuple[list[Entry], list[Order]]:
         """Everything in the ledger's file."""
-        return list(self.ledger.entries(BOOK)), list(self.ledger.orders(BOOK))
+        return list(self.looking.ledger.entries(BOOK)), list(self.looking.ledger.orders(BOOK))
 
 
 _TARGETS = {"symbol": pl.String, "target_weight": pl.Float64}
-_WEIGHTS = st.dictionaries(st.integers(0, len(NAMES) - 1), st.sampled_from([0.3, -0.3, 0.1, 0.0]), max_size=len(NAMES))
-_EVENTS = st.lists(
-    st.builds(
-        Event, kind=st.sampled_from(ACTIONS[:3] + OTHERS + ACTIONS[3:]), place=st.integers(0, len(NAMES) - 1), value=st.integers(0, 4), foreseen=st.booleans()
-    ),
-    max_size=4,
-)
-_CRASHES = st.lists(st.integers(1, 70), max_size=3)
+_PLACES = st.integers(0, len(NAMES) - 1)
+_WEIGHTS = st.tuples(*[st.sampled_from([0.3, -0.3, 0.1, -0.1, 0.0, None])] * len(NAMES))
+_KINDS = st.sampled_from(["split", "dividend", "split", "dividend", "rename", *OTHERS, "delisting"])
+_EVENTS = st.lists(st.builds(Event, kind=_KINDS, place=_PLACES, value=st.integers(0, 4), foreseen=st.booleans()), max_size=5)
+_STEPS = st.integers(1, 60)
 
 
 class AnySequence(RuleBasedStateMachine):
@@ -418,7 +436,8 @@ class AnySequence(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.world, self.day, self.weights = World(), None, {}
+        self.world, self.day = World(), None
+        self.fresh = False
 
     @initialize(never_books=st.sampled_from(NOT_BOOKED))
     def begin(self, never_books: frozenset[str]) -> None:
@@ -429,33 +448,35 @@ class AnySequence(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.folder.cleanup()
 
-    @rule(weights=_WEIGHTS, events=_EVENTS, crashes=_CRASHES)
-    def session(self, weights: dict[int, float], events: list[Event], crashes: list[int]) -> None:
+    @rule(weights=_WEIGHTS, events=_EVENTS, crashes=st.lists(_STEPS, max_size=2))
+    def session(self, weights: tuple[float | None, ...], events: list[Event], crashes: list[int]) -> None:
         """The next session happens; its run is interrupted at each of ``crashes`` and started again."""
         self.day = day = self.world.next(events)
-        self.weights = {self.world.securities[place].name: weight for place, weight in weights.items()}
+        wanted, self.fresh = self._named(weights), True
         for keeper in (self.book, self.twin):
             keeper.house.play(day)
         evening = evening_of(day)
-        assert self.twin.run(day, self.weights, evening)
-        for crash_at in (*crashes, 0):
-            self.book.run(day, self.weights, evening, crash_at)
+        self.twin.run(day, wanted, evening)
+        self.book.run(day, wanted, evening, crashes)
         self.kept, self.kept_by_twin = self.book.kept(), self.twin.kept()
 
-    @precondition(lambda self: self.day is not None)
-    @rule(weights=_WEIGHTS, crashes=_CRASHES, late=st.booleans())
-    def again(self, weights: dict[int, float], crashes: list[int], late: bool) -> None:
+    @precondition(lambda self: self.fresh)
+    @rule(weights=_WEIGHTS, crashes=st.lists(_STEPS, max_size=1), late=st.booleans())
+    def again(self, weights: tuple[float | None, ...], crashes: list[int], late: bool) -> None:
         """The newest session is run again, with other targets and maybe after the next open: nothing changes."""
         assert self.day is not None
         before, asked = self.kept, list(self.book.house.exchange.asked)
         session = self.day.market.session
         at = CALENDAR.open_at(CALENDAR.next(session)) + timedelta(hours=1) if late else evening_of(self.day)
-        targets = {self.world.securities[place].name: weight for place, weight in weights.items()}
-        for crash_at in (*crashes, 0):
-            self.book.run(self.day, targets, at, crash_at)
+        wanted, self.fresh = self._named(weights), False
+        self.book.restart()
+        self.book.run(self.day, wanted, at, crashes)
         self.kept = self.book.kept()
         assert self.kept == before
         assert self.book.house.exchange.asked == asked
+
+    def _named(self, weights: tuple[float | None, ...]) -> dict[str, float]:
+        return {s.name: weight for s, weight in zip(self.world.securities, weights, strict=True) if weight is not None}
 
     @invariant()
     def it_is_as_if_nothing_had_ever_crashed(self) -> None:
