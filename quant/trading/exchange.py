@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from quant.trading.execution import CostSettings, Match, match
 from quant.trading.orders import OrderType, Side
+from quant.trading.splits import after_split, exact_ratio
 from quant.units import CASH_QUANTUM, ZERO, cents, to_decimal
 
 if TYPE_CHECKING:
@@ -280,15 +281,18 @@ class SimulatedAccountExchange:
         self.cash -= quantity * price
 
     def split(self, symbol: str, ratio: Decimal) -> None:
-        """New shares per old: quantity changes, cost does not. A fraction is paid in cash at the last price; open orders are cancelled."""
+        """New shares per old: quantity changes, cost does not. A fraction is paid in cash at the last price; open orders stay as they are.
+
+        A ratio is the one of whole numbers that it names: by 0.3333333333333333, 300 shares become 100.
+        """
         held = self.positions.get(symbol)
         mark = self.marks.get(symbol)
+        exact = exact_ratio(float(ratio))
         if mark is not None:
-            self.marks[symbol] = mark = (mark / ratio).quantize(CASH_QUANTUM)
+            self.marks[symbol] = mark = (mark * exact.denominator / exact.numerator).quantize(CASH_QUANTUM)
         if held is not None:
-            exact = held.quantity * ratio
-            whole = exact.quantize(Decimal(1), rounding=ROUND_DOWN)
-            self.cash += cents((exact - whole) * (mark or ZERO))
+            whole, rest = after_split(held.quantity, exact)
+            self.cash += cents(rest * (mark or ZERO))
             self.positions[symbol] = Position(quantity=whole, cost=held.cost)
             if not whole:
                 del self.positions[symbol]

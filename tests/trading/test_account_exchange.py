@@ -182,3 +182,13 @@ def test_cash_and_shares_are_what_the_fills_say_and_equal_calls_have_equal_resul
             == sum((fill.quantity for fill in market.fills if fill.order_id == order.order_id), Decimal(0))
             <= order.ticket.quantity
         )
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_split_of_one_for_three_makes_a_hundred_shares_of_three_hundred_and_pays_nothing(side: Side):
+    market = exchange(replace_costs(borrow_rate_annual=0), pieces_ratio=0.0)
+    placed(market, ticket(OrderType.MARKET_ON_OPEN, 300, side))
+    run(market)
+    before = market.cash
+    market.split("A", Decimal("0.3333333333333333"))
+    assert (market.held("A"), market.cash, market.marks["A"]) == (100 * side.sign, before, 153)
