@@ -13,7 +13,7 @@ from assets.quarantine import releases
 from assets.revisions import as_findings, record_revisions
 from quant.errors import FeedFaultError, InputError, SequenceError, SourceUnavailableError, expected
 from quant.market.adjustment import adjusted_bars as adjusted_rows
-from quant.market.adjustment import adjustment_indices
+from quant.market.adjustment import adjustment_indices, refuse_unpayable, unpayable
 from quant.market.as_of import actions_as_of, bars_as_of
 from quant.market.delivery import action_rows, raw_bar_rows
 from quant.market.revisions import worth_telling
@@ -42,17 +42,42 @@ def delivered_bars(source: BarSource, first: date, last: date, tell: Callable[[s
     return pl.concat(parts)
 
 
-def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, tell: Callable[[str], None]) -> int:
-    """Append what the source delivers for first..last and the lake does not hold yet; returns the number of new rows."""
+def ingest_bars(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date, tell: Callable[[str], None]) -> tuple[int, pl.DataFrame]:
+    """Append what the source delivers for first..last and the lake does not hold yet; returns the number of new rows, and the rows of
+    raw_bars, the newest version of each, that the source delivered once and does not deliver any more.
+    """
+    delivered = delivered_bars(chain.source, first, last, tell)
+    known = lake.read("raw_bars", first=first, last=last)
     rows = raw_bar_rows(
-        delivered_bars(chain.source, first, last, tell),
+        delivered,
         facts=chain.source.facts,
         calendar=chain.calendar,
         received_at=chain.clock.now(),
-        known=lake.read("raw_bars", first=first, last=last),
+        known=known,
         decided_through=chain.decided_through(ledger, last),
     )
-    return lake.append_new("raw_bars", rows)
+    own = known.filter(pl.col("source") == chain.source.facts.name).sort("known_at").unique(["session", "symbol"], keep="last")
+    gone = own.join(delivered, on=["session", "symbol"], how="anti").sort("session", "symbol")
+    return lake.append_new("raw_bars", rows), gone
+
+
+def withdrawn_findings(gone: pl.DataFrame) -> pl.DataFrame:
+    """Rows that are not delivered any more, in the columns of bar_findings. What was stored stays: decisions were made on it."""
+    return (
+        gone.rechunk()
+        .select(
+            "session",
+            "symbol",
+            rule=pl.lit("row_withdrawn"),
+            severity=pl.lit("warn"),
+            expected=pl.lit("a row that was delivered once to be delivered again; the stored one stays"),
+            observed=pl.format(
+                "not delivered any more; close {}, known since {}", "close", pl.col("known_at").dt.to_string("%Y-%m-%d %H:%M UTC")
+            ),
+            evidence=pl.format("row {}", pl.col("digest").str.head(12)),
+        )
+        .select(list(TABLES["bar_findings"].columns))
+    )
 
 
 def ingest_peer_bars(
@@ -89,7 +114,8 @@ def peer_closes(chain: Chain, lake: Lake, first: date, last: date, known_by: dat
 def ingest_actions(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: date) -> int:
     """Append the actions with ex-date from first to the session after last; returns the number of new rows.
 
-    What cannot be applied to the prices is refused before it is stored: the table is append-only.
+    What cannot be applied to the prices is refused before it is stored: the table is append-only. So is, from the paper start on, a
+    dividend that nobody could pay: it would be booked. One of the history is told by ``history_is_clean``.
     """
     upcoming = chain.calendar.next(last)
     rows = action_rows(
@@ -104,6 +130,8 @@ def ingest_actions(chain: Chain, lake: Lake, ledger: Ledger, first: date, last: 
         closes = lake.read("raw_bars", last=upcoming, columns=["session", "symbol", "close"])
         applied = closes.filter(pl.col("symbol").is_in(rows["symbol"].unique().implode()), pl.col("close") > 0)
         adjustment_indices(applied, rows, chain.source.facts.convention)
+        booked = rows.filter(pl.col("ex_date") >= chain.paper_start)
+        refuse_unpayable(unpayable(applied, booked, chain.source.facts.convention))
     return lake.append_new("corporate_actions", rows)
 
 
@@ -280,7 +308,7 @@ def market_history(
 ) -> dg.MaterializeResult:
     """Bars, corporate actions, gate verdicts and adjusted bars of every session before the paper start."""
     first, last = chain.start, chain.history_last
-    new = ingest_bars(chain, lake, ledger, first, last, context.log.info)
+    new, gone = ingest_bars(chain, lake, ledger, first, last, context.log.info)
     context.log.info(f"{new} new raw bars from {first} to {last}")
     peers, silent = ingest_peer_bars(chain, lake, ledger, first, last, context.log.info)
     if silent is not None:
@@ -300,6 +328,7 @@ def market_history(
             "new_actions": actions,
             **({} if chain.peer is None else {"new_peer_bars": peers}),
             "used_rows_revised": len(revised),
+            "rows_withdrawn": gone.height,
             "quarantined": result.quarantined.height,
             "stopped_sessions": len(stopped_sessions(result.findings)),
         }
@@ -308,10 +337,14 @@ def market_history(
 
 @dg.asset_check(asset=market_history)
 def history_is_clean(chain: dg.ResourceParam[Chain], lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
-    """Warns of quarantined rows and stopped sessions in the history, with the worst of them."""
+    """Warns of quarantined rows, stopped sessions and dividends that nobody could pay in the history, with the worst of them."""
     findings = lake.read("bar_findings", last=chain.history_last)
-    metadata = {**counts(findings), "worst": worst(findings)}
-    clean = findings.filter(pl.col("severity") != "warn").is_empty()
+    actions = actions_as_of(lake.read("corporate_actions", last=chain.history_last), chain.clock.now())
+    closes = lake.read("raw_bars", last=chain.history_last, columns=["session", "symbol", "close"]).filter(pl.col("close") > 0)
+    eaten = unpayable(closes, actions, chain.source.facts.convention)
+    shown = ", ".join(f"{symbol} {value:g} on {day} after a close of {close:g}" for symbol, day, value, close in eaten.iter_rows())
+    metadata: Metadata = {**counts(findings), "worst": worst(findings), "unpayable_dividends": shown or "none"}
+    clean = eaten.is_empty() and findings.filter(pl.col("severity") != "warn").is_empty()
     return dg.AssetCheckResult(passed=clean, severity=dg.AssetCheckSeverity.WARN, metadata=metadata)
 
 
@@ -418,7 +451,7 @@ def daily_market_assets(
                 "no_used_row_was_revised",
                 asset="raw_bars",
                 description="Warns of rows that decisions were made on and that came back with other values: stored as new versions, "
-                "listed by `afterclose revisions`, restating nothing.",
+                "listed by `afterclose revisions`, restating nothing; and of rows that are not delivered any more, which stay.",
             )
         ],
     )
@@ -432,17 +465,19 @@ def daily_market_assets(
         session = session_of(context)
         require_previous(chain, lake, ledger, session)
         own = chain.day_after_previous(session)
-        new = ingest_bars(chain, lake, ledger, own, session, context.log.info)
+        new, gone = ingest_bars(chain, lake, ledger, own, session, context.log.info)
         first = max(chain.paper_start, chain.back(session, LATE_SESSIONS), chain.source.first_session())
         if first < own:
-            new += ingest_bars(chain, lake, ledger, first, own - timedelta(days=1), context.log.info)
+            earlier, of_earlier = ingest_bars(chain, lake, ledger, first, own - timedelta(days=1), context.log.info)
+            new, gone = new + earlier, pl.concat([of_earlier, gone])
         held = lake.read("raw_bars", first=session, last=session, columns=["symbol"])
         revised = record_revisions(chain, lake, ledger, "raw_bars", min(first, own), session)
         told = worth_telling(revised, chain.gate.revised_volume_ratio)
-        seen = {"revised": len(revised), "told": len(told), "worst": worst(as_findings(told), most=MOST_REVISIONS)}
+        found = pl.concat([as_findings(told), withdrawn_findings(gone)])
+        seen = {"revised": len(revised), "told": len(told), "withdrawn": gone.height, "worst": worst(found, most=MOST_REVISIONS)}
         return dg.MaterializeResult(
             metadata={**table_metadata(lake, "raw_bars", held.height), "new_rows": new},
-            check_results=[warning("raw_bars", "no_used_row_was_revised", not told, seen)],
+            check_results=[warning("raw_bars", "no_used_row_was_revised", found.is_empty(), seen)],
         )
 
     @dg.asset(

@@ -1,5 +1,6 @@
 """The one place that binds ports to adapters, and the code location that Dagster loads."""
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -40,7 +41,7 @@ from quant.alerts.alert import Alert, Observation
 from quant.alerts.observations import of_trading
 from quant.alerts.session_report import session_report
 from quant.calendar import ExchangeCalendar, exchange_calendar
-from quant.errors import InputError, expected
+from quant.errors import AftercloseError, InputError, expected
 from quant.portfolio.weights import PortfolioSettings
 from quant.ports import (
     Announcer,
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from adapters.notary import FileNotary
+
+
+_LOG = logging.getLogger(__name__)
 
 
 def bar_source(settings: Settings, calendar: ExchangeCalendar, clock: Clock | None = None) -> BarSource:
@@ -121,8 +125,9 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock, root: Path 
     start = calendar.require(settings.calendar.start, where="[calendar] start")
     paper_start = calendar.require(settings.calendar.paper_start, where="[calendar] paper_start")
     paper_book_start = calendar.require(settings.paper.start or paper_start, where="[paper] start")
-    if not source.first_session() <= start < paper_start <= last_session(settings, source, clock):
-        order = f"{source.first_session()} <= start < paper_start <= {last_session(settings, source, clock)} (what the source has)"
+    has = _reach(settings, source, clock)
+    if has is not None and not has[0] <= start < paper_start <= has[1]:
+        order = f"{has[0]} <= start < paper_start <= {has[1]} (what the source has)"
         found = f"start {start}, paper_start {paper_start}"
         raise InputError(expected(order, found=found, where="[calendar] of the profile", do="move the dates"))
     if paper_book_start < paper_start:
@@ -216,6 +221,19 @@ def require_tradable(portfolio: PortfolioSettings, risk: RiskSettings) -> None:
             do = f"raise it or {instead}"
             need = f"{limit} of at least {ratio:.6g} for {cause} in [portfolio]"
             raise InputError(expected(need, found=f"{allowed:g}", where="[risk] of the profile", do=do))
+
+
+def _reach(settings: Settings, source: BarSource, clock: Clock) -> tuple[date, date] | None:
+    """First and last session that the source can have. None of one that grows and cannot be read now: its last file may be broken, and
+    what is stored can be looked at and told of all the same. Whoever asks for its rows is told why.
+    """
+    try:
+        return source.first_session(), last_session(settings, source, clock)
+    except AftercloseError as error:
+        if source.facts.finite:
+            raise
+        _LOG.warning("the source cannot be read: %s", error)
+        return None
 
 
 def last_session(settings: Settings, source: BarSource, clock: Clock) -> date:
@@ -449,7 +467,8 @@ def _definitions(settings: Settings, root: Path, clock: Clock) -> dg.Definitions
     calendar = exchange_calendar(settings.calendar.exchange)
     source = bar_source(settings, calendar, clock)
     chain = build_chain(settings, source, clock, root)
-    finite_end = last_session(settings, source, clock) if source.facts.finite or settings.calendar.end else None
+    reach = _reach(settings, source, clock) if source.facts.finite or settings.calendar.end else None
+    finite_end = reach[1] if reach else settings.calendar.end and calendar.on_or_before(settings.calendar.end)
     sessions = session_partitions(chain, finite_end)
     own = features.user_factor_assets(sessions, chain.strategy.library)
     research = [

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestration.settings import REPOSITORY, Settings, data_root, load_settings
-from quant.errors import InputError, SequenceError, expected
+from quant.errors import AftercloseError, InputError, SequenceError, expected
 from quant.risk.state import state_after
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ class Workbench:
             newest = self.lake.read(name, columns=[table.clock])[table.clock].max() if version is not None else None
             tables.add_row(name, str(newest or "-"), str(version if version is not None else "-"))
         out.print(tables)
-        ledger, last = self.open_ledger(), self.last_session()
-        champion = ledger.champion(self.chain.strategy.name, last)
+        ledger = self.open_ledger()
+        champion = ledger.champion(self.chain.strategy.name, self.chain.calendar.last_closed(self.chain.clock.now()))
         out.print(f"champion   {f'{champion[1]} from {champion[0]} on' if champion else 'none yet'}", highlight=False)
         changes = ledger.state_changes(self.chain.paper_book)
         since = f" since {changes[-1].session} by {changes[-1].by}: {changes[-1].reason}" if changes else ""
@@ -270,11 +270,16 @@ class Workbench:
         by_severity = findings.group_by("severity").len().sort("severity")
         gate = ", ".join(f"{n} {severity}" for severity, n in by_severity.iter_rows()) or "no findings"
         out.print(f"gate       {gate}", highlight=False)
-        missing = self.missing_sessions() if self.history_done() else []
-        state = f"{len(missing)} sessions missing, the first is {missing[0]}" if missing else "every session is done"
+        try:
+            missing = self.missing_sessions() if self.history_done() else []
+            state = f"{len(missing)} sessions missing, the first is {missing[0]}" if missing else "every session is done"
+        except AftercloseError as error:
+            state = f"unknown, the source cannot be read: {error}"
         out.print(
             f"daily      {state if self.history_done() else 'no history yet: run `afterclose history` or `afterclose demo`'}",
             highlight=False,
+            soft_wrap=True,
+            markup=False,
         )
 
 

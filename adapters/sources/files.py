@@ -137,12 +137,19 @@ class FilesSource:
 
     @property
     def facts(self) -> SourceFacts:
-        self._look()
+        """Of files that cannot be read, what the profile says of them: whoever asks for their rows is told why."""
+        try:
+            self._look()
+            absent = self._absent
+        except InputError:
+            if not self._grows:
+                raise
+            absent = self._declared_absent
         return SourceFacts(
             name="files",
             convention=self._convention,
             publish_delay_minutes=self._delay_minutes,
-            absent=self._absent,
+            absent=absent,
             finite=not self._grows,
         )
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import date
 
 KINDS = ("split", "dividend", "spinoff", "rename", "delisting")
+_EATEN = ("symbol", "ex_date", "value", "close")
 _CLOSE = ("session", "symbol", "close")
 _PRICES = ("open", "high", "low", "close", "vwap")
 
@@ -44,15 +45,36 @@ def adjustment_indices(closes: pl.DataFrame, actions: pl.DataFrame, convention: 
     if (unknown := actions.filter(~pl.col("kind").is_in(KINDS))).height:
         shown = first_rows(unknown.select("symbol", "ex_date", "kind", "value"))
         raise InputError(expected(f"kind {' or '.join(KINDS)}", found=shown, where="corporate_actions", do="correct the action"))
+    steps = _with_steps(_with_closes(_based(closes, actions, convention), closes, convention), convention)
+    indices = steps.select("symbol", "ex_date", "split_index", total_index=pl.col("step").cum_prod().over("symbol"))
+    return indices.unique(subset=["symbol", "ex_date"], keep="last", maintain_order=True)
+
+
+def unpayable(closes: pl.DataFrame, actions: pl.DataFrame, convention: AdjustmentConvention) -> pl.DataFrame:
+    """symbol, ex_date, value, close of the dividends that are not below the close before their ex-date, on the share basis on which the
+    convention applies them: nobody pays out more than there was, and a misprint would be booked in full.
+
+    ``closes`` as for adjustment_indices; a dividend without a close before it is none of them.
+    """
+    before = _with_closes(_based(closes, actions, convention), closes, AdjustmentConvention.PREVIOUS_CLOSE)
+    return before.filter(pl.col("kind") != "split", pl.col("value") >= pl.col("close")).select(_EATEN)
+
+
+def refuse_unpayable(rows: pl.DataFrame) -> None:
+    """InputError that names them, if there are any."""
+    if rows.height:
+        found, do = first_rows(rows.select(_EATEN)), "correct the dividend, or the source's convention"
+        raise InputError(expected("dividends below the close before", found=found, where="corporate_actions", do=do))
+
+
+def _based(closes: pl.DataFrame, actions: pl.DataFrame, convention: AdjustmentConvention) -> pl.DataFrame:
+    """Actions that move a price, each symbol's in the order in which the convention applies them, with the split_index after each."""
     first = closes.group_by("symbol").agg(first_session=pl.col("session").min())
     due = _priced(actions).join(first, on="symbol").filter(pl.col("ex_date") > pl.col("first_session"))
     split_first = convention is AdjustmentConvention.EX_DATE_CLOSE
     ordered = due.sort("symbol", "ex_date", "kind", descending=[False, False, split_first])  # "split" > "dividend"
     split = pl.when(pl.col("kind") == "split").then("value").otherwise(1.0)
-    based = ordered.with_columns(split_index=split.cum_prod().over("symbol"))
-    steps = _with_steps(_with_closes(based, closes, convention), convention)
-    indices = steps.select("symbol", "ex_date", "split_index", total_index=pl.col("step").cum_prod().over("symbol"))
-    return indices.unique(subset=["symbol", "ex_date"], keep="last", maintain_order=True)
+    return ordered.with_columns(split_index=split.cum_prod().over("symbol"))
 
 
 def _priced(actions: pl.DataFrame) -> pl.DataFrame:
@@ -92,9 +114,7 @@ def _with_steps(actions: pl.DataFrame, convention: AdjustmentConvention) -> pl.D
         dividend = (close + value) / close
     else:
         dividend = close / (close - value)
-        if (eaten := actions.filter(~is_split & (value >= close)).select("symbol", "ex_date", "value", "close")).height:
-            do = "correct the dividend, or the source's convention"
-            raise InputError(expected("dividends below the close before", found=first_rows(eaten), where="corporate_actions", do=do))
+        refuse_unpayable(actions.filter(~is_split & (value >= close)))
     return actions.filter(is_split | close.is_not_null()).with_columns(step=pl.when(is_split).then(value).otherwise(dividend))
 
 

@@ -18,7 +18,7 @@ from adapters.sources.sample import SampleSource
 from assets.market import ANNOUNCED, announced, delivered_bars
 from orchestration.definitions import alerting_of, bar_source, build_chain, require_tradable
 from orchestration.settings import Settings, alpaca_keys
-from quant.alerts.observations import of_check
+from quant.alerts.observations import REVISION_CHECK, of_check
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
 from tests.chain.command_line import afterclose
@@ -29,6 +29,7 @@ from tests.fakes.alpaca_server import KEY_ID, SECRET, AlpacaServer, Fault
 FIRST, LAST, PAPER = date(2010, 1, 4), date(2013, 1, 4), date(2013, 1, 2)
 BARS = SampleSource().bars(FIRST, LAST).with_columns(vwap=(pl.col("high") + pl.col("low")) / 2)
 ACTIONS = SampleSource().actions(FIRST, LAST)
+SECTIONS = f"[calendar]\nstart = {FIRST}\npaper_start = {PAPER}\nend = {LAST}\n[backtest]\nstart = 2012-01-03\n"
 FILES = """[source]
 kind = "files"
 [source.files]
@@ -59,12 +60,12 @@ def load(root: Root) -> list[str]:
     return [entry.user_message for entry in root.instance.all_logs(run.run_id)]
 
 
-def announcements_check(root: Root, session: date) -> dg.AssetCheckEvaluation:
-    """What the daily run says of the announcements of a session."""
+def daily_check(root: Root, session: date, check: str) -> dg.AssetCheckEvaluation:
+    """What the daily run's first steps say by a check."""
     arriving = {dg.AssetKey("raw_bars"), dg.AssetKey("corporate_actions")}
     job = root.defs.resolve_job_def("daily").get_subset(asset_selection=arriving)
     run = job.execute_in_process(instance=root.instance, partition_key=str(session))
-    (made,) = (e for e in run.get_asset_check_evaluations() if e.check_name == ANNOUNCED)
+    (made,) = (e for e in run.get_asset_check_evaluations() if e.check_name == check)
     return made
 
 
@@ -115,6 +116,58 @@ def test_a_changed_file_of_a_folder_becomes_revisions_beside_the_rows_that_were_
     assert not after.filter(row).sort("known_at")["known_at_assumed"][-1]
 
 
+def test_a_row_that_is_not_delivered_any_more_stays_and_is_told(tmp_path: Path, instance: dg.DagsterInstance):
+    root, after = root_on(put_files(tmp_path), tmp_path / "data", instance), date(2013, 1, 3)
+    load(root)
+    assert daily_check(root, PAPER, REVISION_CHECK).passed
+    kept = BARS.filter(pl.col("session").dt.year() == 2013, (pl.col("symbol") != "IBM") | (pl.col("session") != PAPER))
+    kept.write_parquet(tmp_path / "bars" / "2013.parquet")
+    history = root.defs.resolve_job_def("daily").get_subset(
+        asset_selection={dg.AssetKey("accepted_bars"), dg.AssetKey("bar_findings"), dg.AssetKey("quarantined_bars")}
+    )
+    assert history.execute_in_process(instance=root.instance, partition_key=str(PAPER)).success
+    told = daily_check(root, after, REVISION_CHECK)
+    assert not told.passed
+    (alert,) = of_check(alerting_of(root.defs).outcome(told, partition=str(after))).alerts
+    assert (alert.session, alert.symbol, alert.rule) == (PAPER, "IBM", "row_withdrawn")
+    assert root.table("raw_bars").filter(pl.col("session") == PAPER)["symbol"].n_unique() == 5
+
+
+def test_a_broken_file_of_a_folder_stops_the_session_and_leaves_what_is_stored_to_look_at(tmp_path: Path, instance: dg.DagsterInstance):
+    section = put_files(tmp_path)
+    load(root_on(section, tmp_path / "data", instance))
+    (tmp_path / "bars" / "2013.parquet").write_bytes((tmp_path / "bars" / "2013.parquet").read_bytes()[:300])
+    broken = root_on(section, tmp_path / "data", instance)
+    with pytest.raises(InputError, match=r"2013\.parquet"):
+        daily_check(broken, PAPER, REVISION_CHECK)
+    profile = tmp_path / "profile.toml"
+    profile.write_text(f'name = "test"\n{section}{SECTIONS}')
+    for words in (("status",), ("quarantine", "list"), ("revisions",), ("alerts", "list"), ("positions",)):
+        done = afterclose(tmp_path / "data", *words, profile=profile)
+        assert done.returncode == 0, (words, done.stderr)
+    run = afterclose(tmp_path / "data", "paper-run", "--session", str(PAPER), profile=profile)
+    assert (run.returncode, "2013.parquet" in run.stderr) == (2, True), run.stderr
+
+
+def test_a_dividend_that_nobody_could_pay_is_not_booked_and_one_of_the_history_is_told(tmp_path: Path, instance: dg.DagsterInstance):
+    section, at = put_files(tmp_path) + 'convention = "ex_date_close"\n', date(2012, 6, 4)
+    root = root_on(section, tmp_path / "data", instance)
+
+    def announce(*days: date) -> None:
+        more = pl.DataFrame([(day, "IBM", "dividend", 5000.0) for day in days], schema=["ex_date", "symbol", "kind", "value"], orient="row")
+        pl.concat([ACTIONS, more], how="diagonal").write_parquet(tmp_path / "actions.parquet")
+
+    announce(at)
+    history = root.defs.resolve_job_def("history").get_subset(asset_selection={dg.AssetKey("market_history")})
+    made = history.execute_in_process(instance=instance).get_asset_check_evaluations()
+    (check,) = (evaluation for evaluation in made if evaluation.check_name == "history_is_clean")
+    assert "IBM 5000 on 2012-06-04" in str(check.metadata["unpayable_dividends"].value)
+    announce(at, PAPER)
+    with pytest.raises(InputError, match=r"dividends below the close before .* symbol=IBM ex_date=2013-01-02"):
+        daily_check(root, PAPER, "actions_came_in_time")
+    assert root.table("corporate_actions").filter(pl.col("ex_date") == PAPER).is_empty()
+
+
 def test_what_the_source_says_and_nothing_follows_is_a_warning_that_becomes_an_alert(
     tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ):
@@ -127,7 +180,7 @@ def test_what_the_source_says_and_nothing_follows_is_a_warning_that_becomes_an_a
     ):
         root = root_on(ALPACA.format(url=server.url), tmp_path / "data", instance)
         load(root)
-        told = announcements_check(root, PAPER)
+        told = daily_check(root, PAPER, ANNOUNCED)
         server.faults.extend([Fault.BROKEN] * 40)
         chain = build_chain(root.settings, bar_source(root.settings, exchange_calendar()), SystemClock())
         found, silent = announced(chain, PAPER, PAPER, [])
@@ -204,9 +257,7 @@ def test_the_source_is_asked_from_the_command_line_for_what_no_bar_tells_and_for
     keys = {"APCA_API_KEY_ID": KEY_ID, "APCA_API_SECRET_KEY": SECRET}
     with AlpacaServer(bars=BARS, actions=ACTIONS, corporate=redeemed, minutes=minutes) as server:
         source = ALPACA.format(url=server.url)
-        profile.write_text(
-            f'name = "test"\n{source}[calendar]\nstart = {FIRST}\npaper_start = {PAPER}\nend = {LAST}\n[backtest]\nstart = 2012-01-03\n'
-        )
+        profile.write_text(f'name = "test"\n{source}{SECTIONS}')
         shown = afterclose(root, "source", "show", profile=profile)
         assert server.asked == [], "nothing is asked of the network"
         checked = afterclose(root, "source", "check", profile=profile, **keys)

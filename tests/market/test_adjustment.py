@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from quant.calendar import exchange_calendar
 from quant.errors import InputError
-from quant.market.adjustment import adjusted_bars, adjustment_indices, seen_from
+from quant.market.adjustment import adjusted_bars, adjustment_indices, refuse_unpayable, seen_from, unpayable
 from quant.market.contracts import checked
 from quant.ports import AdjustmentConvention
 from quant.tables import TABLES
@@ -250,3 +250,19 @@ def test_an_adjusted_return_is_the_return_with_the_dividend_put_back_in_on_the_e
 def test_indices_are_steps_by_ex_date():
     steps = adjustment_indices(accepted({0: 8.0, 1: 4.0, 2: 4.0}), actions((1, "split", 2.0), (2, "dividend", 1.0)), EX_DATE)
     assert steps.rows() == [("X", DAYS[1], 2.0, 2.0), ("X", DAYS[2], 2.0, 2.5)]
+
+
+@pytest.mark.parametrize("convention", AdjustmentConvention)
+def test_a_dividend_that_nobody_could_pay_is_named_whatever_the_convention(convention: AdjustmentConvention):
+    closes = accepted({0: 10.0, 1: 9.0, 2: 9.0})
+    assert unpayable(closes, actions((1, "dividend", 9.99), (2, "spinoff", 8.99)), convention).is_empty()
+    found = unpayable(closes, actions((1, "dividend", 10.0), (2, "spinoff", 1000.0)), convention)
+    assert found.rows() == [("X", DAYS[1], 10.0, 10.0), ("X", DAYS[2], 1000.0, 9.0)]
+    with pytest.raises(InputError, match="dividends below the close before"):
+        refuse_unpayable(found)
+
+
+def test_a_dividend_beside_a_reverse_split_is_held_against_the_shares_that_it_is_paid_on():
+    closes, both = accepted({0: 16.0, 1: 42.0}), actions((1, "split", 0.25), (1, "dividend", 21.0))
+    assert unpayable(closes, both, EX_DATE).is_empty(), "paid on the new shares, of 64 each"
+    assert unpayable(closes, both, AdjustmentConvention.PREVIOUS_CLOSE)["close"].to_list() == [16.0], "paid on the old ones"
