@@ -72,6 +72,7 @@ class Chain:
     paper_book_start: date
     backtest_book: str
     backtest_range: tuple[date | None, date | None]
+    backtest_stops_on_losses: bool = True
     peer: BarSource | None = None
     peer_name: str | None = None
     reconcile: ReconcileSettings = field(default_factory=ReconcileSettings)
@@ -83,6 +84,13 @@ class Chain:
     def history_last(self) -> date:
         """The last session that the history assets own."""
         return self.calendar.previous(self.paper_start)
+
+    @property
+    def backtest_rules(self) -> BookRules:
+        """Of the backtest: those of the paper book, perhaps without the limits on losses, which there is nobody to lift."""
+        if self.backtest_stops_on_losses:
+            return self.rules
+        return replace(self.rules, risk=self.rules.risk.model_copy(update={"max_daily_loss_ratio": 1.0, "max_drawdown_ratio": 1.0}))
 
     @property
     def deposit(self) -> Decimal:

@@ -112,7 +112,7 @@ def backtest(
         markets=markets(),
         targets=targets,
         broker=chain.exchange(today.__getitem__),
-        rules=chain.rules,
+        rules=chain.backtest_rules,
         deposit=chain.deposit,
         decision_at=lambda market: chain.publish_at(market.session),
     )

@@ -174,6 +174,7 @@ def build_chain(settings: Settings, source: BarSource, clock: Clock, root: Path 
         paper_book_start=paper_book_start,
         backtest_book=settings.backtest.book,
         backtest_range=(settings.backtest.start, settings.backtest.end),
+        backtest_stops_on_losses=settings.backtest.stops_on_losses,
         settings=settings_document(settings),
         code=code_version,
     )

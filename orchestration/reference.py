@@ -127,6 +127,7 @@ _MEANINGS = {
     "backtest.book": "name of the backtest's book",
     "backtest.start": "first session; none: the first with scores",
     "backtest.end": "last session; none: the last before the paper start",
+    "backtest.stops_on_losses": "max_daily_loss_ratio and max_drawdown_ratio stop the backtest, too; false: they bind the paper book alone",
     "broker.dry_run": "orders are recorded as dry_run, and nothing is sent",
     "audit.anchors": "folder on another disk or machine that gets a copy of every anchor; none: they are in the data root only",
     "audit.key": "file of the Ed25519 key that signs them, made if it is not there; none: audit/key.pem of the data root",

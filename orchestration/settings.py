@@ -126,11 +126,14 @@ class PaperSettings(_Section):
 
 
 class BacktestSettings(_Section):
-    """Range of the backtest, by default all sessions with scores before the paper start."""
+    """Range of the backtest, by default all sessions with scores before the paper start. Without ``stops_on_losses`` the limits on a
+    day's loss and on drawdown, which nobody is there to lift, do not bind it: it shows its whole range.
+    """
 
     book: str = Field(default="backtest", pattern=r"^[a-z0-9]{1,14}$")
     start: date | None = None
     end: date | None = None
+    stops_on_losses: bool = True
 
 
 class BrokerSettings(_Section):

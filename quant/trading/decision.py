@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import polars as pl
@@ -51,12 +51,13 @@ def decide(
     trading: TradingState,
     live: Mapping[tuple[str, Side], int] | None = None,
     blocked: Mapping[str, str] | None = None,
+    shortable: Callable[[str], bool] = lambda symbol: True,
 ) -> Decision:
     """Reviewed orders for the next session from rows of table target_weights of this session.
 
     No rows means no new signal: the book keeps what it holds. Orders have the symbols of the next session, as far as its renames are known.
     ``live`` counts orders that are still at the broker, by name and side. ``blocked``: symbols that a reconciliation found at fault
-    (WHOLE_ACCOUNT: every one) and why; their orders are denied before the review.
+    (WHOLE_ACCOUNT: every one) and why; their orders are denied before the review. ``shortable`` is asked of what is sold that is not held.
     """
     if targets.is_empty():
         return Decision(orders=())
@@ -66,13 +67,14 @@ def decide(
     basis = NextBasis.of(state, market)
     proposed = proposed_orders(book=book, session=market.session, state=state, basis=basis, weights=weights)
     marks = {s: float(h.mark) / market.upcoming_split_ratio(s) for s, h in state.holdings.items()}
+    lent_out = [o.symbol for o in proposed if o.side is Side.SELL and basis.quantities.get(o.symbol, 0) <= 0 and not shortable(o.symbol)]
     exposure = Exposure(
         nav=float(state.nav),
         quantities={symbol: float(quantity) for symbol, quantity in basis.quantities.items()},
         prices={**marks, **{s: float(p) for s, p in basis.prices.items()}},
         median_volume=basis.median_volume,
         sectors=risk.sectors,
-        borrow_shares={**risk.max_borrow_shares, **dict.fromkeys(risk.not_shortable, 0.0)},
+        borrow_shares={**risk.max_borrow_shares, **dict.fromkeys(risk.not_shortable, 0.0), **dict.fromkeys(lent_out, 0.0)},
         stale=frozenset(s for s in state.holdings if s not in market.closes),
         live=live or {},
         watermark=watermark,

@@ -133,6 +133,7 @@ class Desk:
                     trading=trading,
                     live=Counter((o.symbol, o.side) for o in self.ledger.orders(self.book, states=_STANDING)),
                     blocked=blocked,
+                    shortable=lambda symbol: self._shortable(session, symbol),
                 )
                 intents = self.ledger.intend([_intent(order) for order in reviewed.orders])
             self._send(session, [order for order in intents if order.state in _WAITING])
@@ -146,6 +147,16 @@ class Desk:
             summary = {**_summary(record, intents), **_told(reviewed)}
             self.ledger.record_decision(record, summary, evidence(record, intents))
         return self.ledger.orders(self.book, decided=session)
+
+    def _shortable(self, session: date, symbol: str) -> bool:
+        """By what the broker says now, which is nothing about a session that is over; the embedded exchange lends everything but what the
+        limits name.
+        """
+        over = self.clock.now() >= self.calendar.open_at(self.calendar.next(session))
+        if self.broker.capabilities.embedded or self.dry_run or over:
+            return True
+        asset = self.broker.asset(symbol)
+        return asset is not None and asset.shortable
 
     def _send(self, session: date, waiting: Sequence[Order]) -> None:
         """Submit orders once, or record why not: to a broker apart from us only those of the session that is the newest now, in time for

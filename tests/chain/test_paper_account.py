@@ -184,7 +184,7 @@ def test_a_trade_of_nobody_here_stops_the_book_until_somebody_confirms_it(accoun
 
 @pytest.mark.slow
 def test_an_order_that_the_broker_rejects_is_an_alert_with_its_words(account: Account):
-    account.server.control("asset", {"symbol": "FB", "shortable": False, "easy_to_borrow": False})
+    account.server.control("asset", {"symbol": "FB", "tradable": False})
     warned = account.root.days([FIRST])
     assert "everything_was_sent" in {check.check for check in warned[FIRST]}
     states = {order.symbol: order.state for order in account.root.ledger.orders("paper", decided=FIRST)}
@@ -199,4 +199,16 @@ def test_an_order_that_the_broker_rejects_is_an_alert_with_its_words(account: Ac
     assert made is not None
     (alert,) = (a for a in of_check(alerting_of(account.root.defs).outcome(made, partition=str(FIRST))).alerts if a.symbol)
     assert (alert.symbol, alert.rule) == ("FB", "order_rejected")
-    assert "sold short" in alert.observed
+    assert "tradable" in alert.observed
+
+
+@pytest.mark.slow
+def test_what_the_broker_does_not_lend_is_denied_and_the_longs_shrink_with_it(account: Account):
+    account.server.control("asset", {"symbol": "FB", "shortable": False, "easy_to_borrow": False})
+    account.root.days([FIRST])
+    orders = {order.symbol: order for order in account.root.ledger.orders("paper", decided=FIRST)}
+    denial = orders.pop("FB").denial
+    assert denial is not None
+    assert denial.limit == "short_availability"
+    assert {order.state for order in orders.values()} == {OrderState.ACCEPTED}
+    assert sum(order.signed_quantity * order.reference_price for order in orders.values()) <= Decimal(300_000)
