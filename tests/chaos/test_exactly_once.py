@@ -5,12 +5,7 @@ The trader is a process of its own, killed by SIGKILL; the broker is another one
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -19,56 +14,12 @@ import pytest
 import stamina
 
 from quant.errors import BrokerError, LedgerError
-from quant.trading.exchange import ExchangeRules
 from quant.trading.orders import OrderState
-from tests.chaos.worker import DEPOSIT, FREE, TARGETS, decide, desk_of, market
-from tests.conftest import REPOSITORY
-from tests.fakes.broker_server import EVENING, NEXT, RunningBroker
+from tests.chaos.trial import KILLED, SYMBOLS, Trial, broker_of
+from tests.chaos.worker import decide, desk_of, market
+from tests.fakes.broker_server import EVENING, NEXT
 
-KILLED = -9
-SYMBOLS = sorted(TARGETS)
 STEPS = {"decide": 20, "settle": 6}
-
-
-@dataclass
-class Trial:
-    server: RunningBroker
-    folder: Path
-
-    def work(self, phase: str, die_at: int = 0) -> tuple[int, list[str]]:
-        """Exit code and the steps that were made by a process of its own."""
-        command = [sys.executable, "-m", "tests.chaos.worker", str(self.folder), self.server.url, phase, str(die_at)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode in (0, KILLED), done.stderr
-        return done.returncode, done.stdout.split("\n")[:-1]
-
-    def accepted(self) -> Counter[str]:
-        """How often the broker took each order, by its own log."""
-        rows = [json.loads(line) for line in (self.folder / "broker.jsonl").read_text().splitlines()]
-        return Counter(row["symbol"] for row in rows if row["kind"] == "accepted")
-
-    def judge(self) -> None:
-        """Every order once at the broker; nothing unknown in the ledger."""
-        orders = desk_of(self.folder, self.server.url, EVENING).ledger.orders("paper")
-        assert self.accepted() == Counter(SYMBOLS)
-        assert {order.symbol: order.state for order in orders} == dict.fromkeys(SYMBOLS, OrderState.ACCEPTED)
-
-    def judge_books(self) -> None:
-        """The ledger's holdings and cash are the broker's."""
-        exchange = self.server.house.exchange
-        state = desk_of(self.folder, self.server.url, EVENING).state(NEXT)
-        assert {s: h.quantity for s, h in state.holdings.items()} == {s: p.quantity for s, p in exchange.positions.items()}
-        assert state.cash == exchange.cash
-
-
-def broker_of(folder: Path) -> RunningBroker:
-    return RunningBroker(log=folder / "broker.jsonl", rules=ExchangeRules(costs=FREE, deposit=DEPOSIT, pieces_ratio=1.0))
-
-
-@pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    with broker_of(tmp_path) as server:
-        yield Trial(server, tmp_path)
 
 
 def steps_of(folder: Path, phase: str) -> int:
