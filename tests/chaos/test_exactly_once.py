@@ -64,6 +64,7 @@ def test_the_steps_that_are_killed_at_are_all_there_are(tmp_path: Path, phase: s
     assert steps_of(tmp_path / "calm", phase) == STEPS[phase]
 
 
+@pytest.mark.scenario(19)
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.parametrize(("phase", "step"), [(phase, step) for phase, most in STEPS.items() for step in range(1, most + 1)])
@@ -71,6 +72,7 @@ def test_a_process_killed_at_each_step_and_again_in_its_recovery_trades_once(tmp
     killed_and_recovered(tmp_path / "trial", phase, step, 1 + 7 * step % STEPS[phase])
 
 
+@pytest.mark.scenario(19)
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.smoke
@@ -86,6 +88,7 @@ def test_a_process_killed_after_an_order_was_posted_finds_it_again(tmp_path: Pat
 FAULTS = ["500", "504", "empty", "302", "cut", "half", "headers"]
 
 
+@pytest.mark.scenario(22)
 @pytest.mark.parametrize("accepted", [False, True], ids=["not taken", "taken"])
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_answer_that_is_lost_costs_no_order_and_sends_none_twice(trial: Trial, kind: str, accepted: bool):
@@ -95,6 +98,7 @@ def test_an_answer_that_is_lost_costs_no_order_and_sends_none_twice(trial: Trial
     trial.judge()
 
 
+@pytest.mark.scenario(23)
 def test_a_storm_of_429_is_waited_out_and_the_rest_is_found_by_the_next_run(trial: Trial):
     trial.server.control("faults", [{"kind": "429", "times": 12}])
     with stamina.set_testing(True, attempts=5, cap=True):
@@ -104,6 +108,7 @@ def test_a_storm_of_429_is_waited_out_and_the_rest_is_found_by_the_next_run(tria
     trial.judge()
 
 
+@pytest.mark.scenario(16)
 def test_three_racing_workers_trade_once(trial: Trial):
     codes: list[str] = []
 
@@ -127,12 +132,14 @@ def test_three_racing_workers_trade_once(trial: Trial):
     trial.judge()
 
 
+@pytest.mark.scenario(11)
 def test_a_clock_that_is_not_the_brokers_sends_nothing(trial: Trial):
     with pytest.raises(BrokerError, match="in our clock"):
         decide(desk_of(trial.folder, trial.server.url, EVENING + timedelta(minutes=5)))
     assert trial.accepted() == Counter()
 
 
+@pytest.mark.scenario(15)
 @pytest.mark.parametrize("late", [timedelta(hours=13), timedelta(days=30)], ids=["after 09:28", "a month later"])
 def test_what_was_not_sent_in_time_is_missed_and_never_sent(trial: Trial, late: timedelta):
     at = EVENING + late  # 20:30 in New York
@@ -143,6 +150,7 @@ def test_what_was_not_sent_in_time_is_missed_and_never_sent(trial: Trial, late: 
     assert trial.accepted() == Counter()
 
 
+@pytest.mark.scenario(14)
 def test_a_session_books_what_executed_once_however_often_it_is_run(trial: Trial):
     decide(desk_of(trial.folder, trial.server.url, EVENING))
     trial.server.run()
