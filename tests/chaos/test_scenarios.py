@@ -110,6 +110,26 @@ def test_a_fill_after_the_cancellation_is_booked_once_and_told(trial: Trial, boo
         assert order.client_order_id in str(told.metadata["observed"].value)
 
 
+@pytest.mark.scenario(2)
+def test_a_fill_that_a_later_session_has_booked_is_not_booked_again_by_a_rerun_of_its_own_session(trial: Trial):
+    desk = trial.desk(EVENING)
+    decide(desk)
+    order = trial.order("AAA")
+    desk.broker.cancel(order.client_order_id)
+    trial.server.run()
+    decide(trial.desk(EVENING + NIGHT), market(NEXT), {})
+    exchange = trial.server.house.exchange
+    exchange._fill(exchange.by_client_id[order.client_order_id], order.quantity, Decimal(50), Decimal(0), CALENDAR.open_at(NEXT))
+    trial.server.run(THIRD)
+    desk = trial.desk(THIRD_EVENING)
+    desk.settle(market(THIRD))
+    assert [delta.kind for delta in look(desk, THIRD).found.deltas] == [DeltaKind.MISSED_FILL]
+    desk.settle(market(NEXT))
+    desk.settle(market(THIRD))
+    assert len(executions(desk)) == len(set(executions(desk))) == len(trial.log("fill", "partial_fill"))
+    trial.judge_books(THIRD)
+
+
 @pytest.mark.scenario(3)
 def test_a_fill_that_is_told_again_and_again_by_stream_and_polling_is_booked_once(trial: Trial):
     with trial.listening() as stream:
