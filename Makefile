@@ -26,6 +26,9 @@ test: $(INSTALLED) ## The test suite; one case each of slow, services, browser a
 test-all: $(INSTALLED) ## Every test
 	@$(PYTEST) $(ARGS)
 
+chaos: $(INSTALLED) ## What orders survive: kills, faults, races; writes docs/exactly-once.md, some minutes
+	@$(BIN)/python -m tests.chaos.table $(ARGS)
+
 check: $(INSTALLED) ## Lint, format, types, import contracts
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -77,7 +80,7 @@ ifeq ($(origin DATA) $(DATA),command line 1)
 	@if [ -d data ]; then find data -mindepth 1 ! -path data/README.md -delete; fi
 endif
 
-.PHONY: help demo test test-all check format lock calendar factors docs benchmark start stop status logs clean
+.PHONY: help demo test test-all chaos check format lock calendar factors docs benchmark start stop status logs clean
 
 # The environment. The stamp is newer than what it was made from, so a second call costs nothing.
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/python

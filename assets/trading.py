@@ -179,12 +179,16 @@ def _whole(sleeve: pl.Series, sides: str) -> dg.AssetCheckResult:
 
 
 def _agreement(rows: pl.DataFrame) -> dg.AssetCheckResult:
-    """Not passing is an alert; the orders of what it names are denied."""
+    """Not passing is an alert; the orders of what it names are denied. A fill that came after its order had ended is a warning: booked, and
+    told.
+    """
     open_ones = rows.filter(pl.col("outcome") != "booked")
-    said = "; ".join(f"{r['symbol']} {r['outcome']}: {r['evidence']}" for r in open_ones.iter_rows(named=True))
+    told = rows.filter((pl.col("outcome") != "booked") | (pl.col("kind") == "missed_fill"))
+    said = "; ".join(f"{r['symbol']} {r['outcome']}: {r['evidence']}" for r in told.iter_rows(named=True))
     return dg.AssetCheckResult(
         check_name="broker_agrees",
-        passed=open_ones.is_empty(),
+        passed=told.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN if open_ones.is_empty() else dg.AssetCheckSeverity.ERROR,
         metadata={"differences": rows.height, "expected": "a broker that agrees with the ledger", "observed": said or "it does"},
     )
 

@@ -18,6 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 from orchestration.supervisor import LOCATION
 
 SIZE = {"width": 1600, "height": 1000}
+CHECK = "feed_is_sound"
 COLOURS = 256  # a palette keeps a picture under 300 KB
 FLAGS = [
     "--headless",
@@ -73,6 +74,8 @@ def show_asset(page: Page, address: str, asset: str, view: str) -> None:
     if view == "overview":
         page.get_by_text("Plots", exact=True).first.click()
         page.get_by_text("Events", exact=True).last.click()
+    if view == "checks":
+        page.get_by_text(CHECK, exact=True).first.click()
     if view == "partitions":
         page.get_by_text(re.compile(r"^\d{4}-\d\d-\d\d$")).nth(2).click()  # the first two are the ends of the bar
 
@@ -94,7 +97,8 @@ def main() -> None:
     parser.add_argument("address", help="address of the running UI")
     parser.add_argument("folder", type=Path, help="where the pictures go")
     parser.add_argument("--group", default="paper", help="asset group shown on its own")
-    parser.add_argument("--asset", default="daily_pnl", help="asset whose plots, checks and partitions are shown")
+    parser.add_argument("--asset", default="daily_pnl", help="asset whose plots and partitions are shown")
+    parser.add_argument("--checked", default="accepted_bars", help=f"asset whose check {CHECK} is shown")
     parser.add_argument("--report", type=Path, help="report page to show")
     parser.add_argument("--factors", type=Path, help="page on factors to show")
     given = parser.parse_args()
@@ -108,7 +112,7 @@ def main() -> None:
         widen(page)
         save(page, given.folder / "asset-group.png")
         for view, name in (("overview", "asset-plots"), ("checks", "asset-checks"), ("partitions", "asset-partitions")):
-            show_asset(page, given.address, given.asset, view)
+            show_asset(page, given.address, given.checked if view == "checks" else given.asset, view)
             save(page, given.folder / f"{name}.png")
         for path, name in ((given.report, "report"), (given.factors, "factor-report")):
             if path is not None:

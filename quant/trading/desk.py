@@ -73,6 +73,7 @@ class Desk:
         late = unforeseen_actions(sent, market, decision.decision_at if decision else None)
         ended = {expiry.order.client_order_id for expiry in late}
         live = [order for order in sent if order.client_order_id not in ended]
+        since = self.ledger.entries(self.book, first=session)
         return settle(
             book=self.book,
             opening=opening,
@@ -83,7 +84,8 @@ class Desk:
             costs=self.rules.costs,
             ledger=self.rules.ledger,
             deposit=self.deposit if first else ZERO,
-            adjustments=[e for e in self.ledger.entries(self.book, first=session, through=session) if _from_outside(e)],
+            adjustments=[e for e in since if e.session == session and _from_outside(e)],
+            recovered={e.key.removeprefix("adjustment|") for e in since if e.kind is EntryKind.ADJUSTMENT},
         )
 
     def settle(self, market: SessionMarket) -> Settlement:

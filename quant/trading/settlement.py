@@ -4,7 +4,7 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -221,14 +221,16 @@ def settle(
     deposit: Decimal = ZERO,
     late: Sequence[Entry] = (),
     adjustments: Sequence[Entry] = (),
+    recovered: Collection[str] = (),
 ) -> Settlement:
     """Everything that happens to a book from the previous close to this one. Verified before it is returned.
 
     ``late``: entries of corporate actions that became known after their ex-date; they come first. ``adjustments``: flows and what a
-    reconciliation booked in this session, on its share basis and names.
+    reconciliation booked in this session, on its share basis and names. ``recovered``: ids of executions that a reconciliation has booked,
+    in whichever session; they are not booked again.
     """
     settings = ledger or LedgerSettings()
-    executions = [o for o in outcomes if isinstance(o, Execution)]
+    executions = [o for o in outcomes if isinstance(o, Execution) and o.execution_id not in recovered]
     flows = [opening_deposit(book, market, deposit)] if deposit else []
     actions = corporate_action_entries(book, opening.after(late), market, convention, settings)
     names = [entry for entry in actions if entry.kind in (EntryKind.RENAME, EntryKind.DELISTING)]

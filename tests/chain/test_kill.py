@@ -68,6 +68,7 @@ SESSION = [
 ]
 
 
+@pytest.mark.scenario(19)
 @pytest.mark.parametrize(
     "kills",
     [

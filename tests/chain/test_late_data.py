@@ -240,6 +240,7 @@ def profile_of(case: Case) -> str:
     return str(path)
 
 
+@pytest.mark.scenario(21)
 def test_a_restated_bar_is_told_with_the_decisions_that_used_it_and_a_rerun_as_of_then_is_the_same_to_the_byte(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ):

@@ -5,12 +5,7 @@ The trader is a process of its own, killed by SIGKILL; the broker is another one
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -19,56 +14,12 @@ import pytest
 import stamina
 
 from quant.errors import BrokerError, LedgerError
-from quant.trading.exchange import ExchangeRules
 from quant.trading.orders import OrderState
-from tests.chaos.worker import DEPOSIT, FREE, TARGETS, decide, desk_of, market
-from tests.conftest import REPOSITORY
-from tests.fakes.broker_server import EVENING, NEXT, RunningBroker
+from tests.chaos.trial import KILLED, SYMBOLS, Trial, broker_of
+from tests.chaos.worker import decide, desk_of, market
+from tests.fakes.broker_server import EVENING, NEXT
 
-KILLED = -9
-SYMBOLS = sorted(TARGETS)
 STEPS = {"decide": 20, "settle": 6}
-
-
-@dataclass
-class Trial:
-    server: RunningBroker
-    folder: Path
-
-    def work(self, phase: str, die_at: int = 0) -> tuple[int, list[str]]:
-        """Exit code and the steps that were made by a process of its own."""
-        command = [sys.executable, "-m", "tests.chaos.worker", str(self.folder), self.server.url, phase, str(die_at)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode in (0, KILLED), done.stderr
-        return done.returncode, done.stdout.split("\n")[:-1]
-
-    def accepted(self) -> Counter[str]:
-        """How often the broker took each order, by its own log."""
-        rows = [json.loads(line) for line in (self.folder / "broker.jsonl").read_text().splitlines()]
-        return Counter(row["symbol"] for row in rows if row["kind"] == "accepted")
-
-    def judge(self) -> None:
-        """Every order once at the broker; nothing unknown in the ledger."""
-        orders = desk_of(self.folder, self.server.url, EVENING).ledger.orders("paper")
-        assert self.accepted() == Counter(SYMBOLS)
-        assert {order.symbol: order.state for order in orders} == dict.fromkeys(SYMBOLS, OrderState.ACCEPTED)
-
-    def judge_books(self) -> None:
-        """The ledger's holdings and cash are the broker's."""
-        exchange = self.server.house.exchange
-        state = desk_of(self.folder, self.server.url, EVENING).state(NEXT)
-        assert {s: h.quantity for s, h in state.holdings.items()} == {s: p.quantity for s, p in exchange.positions.items()}
-        assert state.cash == exchange.cash
-
-
-def broker_of(folder: Path) -> RunningBroker:
-    return RunningBroker(log=folder / "broker.jsonl", rules=ExchangeRules(costs=FREE, deposit=DEPOSIT, pieces_ratio=1.0))
-
-
-@pytest.fixture
-def trial(tmp_path: Path) -> Iterator[Trial]:
-    with broker_of(tmp_path) as server:
-        yield Trial(server, tmp_path)
 
 
 def steps_of(folder: Path, phase: str) -> int:
@@ -113,6 +64,7 @@ def test_the_steps_that_are_killed_at_are_all_there_are(tmp_path: Path, phase: s
     assert steps_of(tmp_path / "calm", phase) == STEPS[phase]
 
 
+@pytest.mark.scenario(19)
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.parametrize(("phase", "step"), [(phase, step) for phase, most in STEPS.items() for step in range(1, most + 1)])
@@ -120,6 +72,7 @@ def test_a_process_killed_at_each_step_and_again_in_its_recovery_trades_once(tmp
     killed_and_recovered(tmp_path / "trial", phase, step, 1 + 7 * step % STEPS[phase])
 
 
+@pytest.mark.scenario(19)
 @pytest.mark.chaos
 @pytest.mark.slow
 @pytest.mark.smoke
@@ -135,6 +88,7 @@ def test_a_process_killed_after_an_order_was_posted_finds_it_again(tmp_path: Pat
 FAULTS = ["500", "504", "empty", "302", "cut", "half", "headers"]
 
 
+@pytest.mark.scenario(22)
 @pytest.mark.parametrize("accepted", [False, True], ids=["not taken", "taken"])
 @pytest.mark.parametrize("kind", FAULTS)
 def test_an_answer_that_is_lost_costs_no_order_and_sends_none_twice(trial: Trial, kind: str, accepted: bool):
@@ -144,6 +98,7 @@ def test_an_answer_that_is_lost_costs_no_order_and_sends_none_twice(trial: Trial
     trial.judge()
 
 
+@pytest.mark.scenario(23)
 def test_a_storm_of_429_is_waited_out_and_the_rest_is_found_by_the_next_run(trial: Trial):
     trial.server.control("faults", [{"kind": "429", "times": 12}])
     with stamina.set_testing(True, attempts=5, cap=True):
@@ -153,6 +108,7 @@ def test_a_storm_of_429_is_waited_out_and_the_rest_is_found_by_the_next_run(tria
     trial.judge()
 
 
+@pytest.mark.scenario(16)
 def test_three_racing_workers_trade_once(trial: Trial):
     codes: list[str] = []
 
@@ -176,12 +132,14 @@ def test_three_racing_workers_trade_once(trial: Trial):
     trial.judge()
 
 
+@pytest.mark.scenario(11)
 def test_a_clock_that_is_not_the_brokers_sends_nothing(trial: Trial):
     with pytest.raises(BrokerError, match="in our clock"):
         decide(desk_of(trial.folder, trial.server.url, EVENING + timedelta(minutes=5)))
     assert trial.accepted() == Counter()
 
 
+@pytest.mark.scenario(15)
 @pytest.mark.parametrize("late", [timedelta(hours=13), timedelta(days=30)], ids=["after 09:28", "a month later"])
 def test_what_was_not_sent_in_time_is_missed_and_never_sent(trial: Trial, late: timedelta):
     at = EVENING + late  # 20:30 in New York
@@ -192,6 +150,7 @@ def test_what_was_not_sent_in_time_is_missed_and_never_sent(trial: Trial, late: 
     assert trial.accepted() == Counter()
 
 
+@pytest.mark.scenario(14)
 def test_a_session_books_what_executed_once_however_often_it_is_run(trial: Trial):
     decide(desk_of(trial.folder, trial.server.url, EVENING))
     trial.server.run()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -81,8 +83,9 @@ class Watched:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def market(session: Any) -> SessionMarket:
-    return SessionMarket(session=session, opens=OPENS, closes=CLOSES, median_volume=VOLUMES, prior_median_volume=VOLUMES)
+def market(session: Any, **changes: Any) -> SessionMarket:
+    calm = SessionMarket(session=session, opens=OPENS, closes=CLOSES, median_volume=VOLUMES, prior_median_volume=VOLUMES)
+    return replace(calm, **changes)
 
 
 def desk_of(folder: Path, url: str, at: Any, *, steps: list[str] | None = None, die_at: int = 0, read_seconds: float = 2.0) -> Desk:
@@ -104,9 +107,15 @@ def desk_of(folder: Path, url: str, at: Any, *, steps: list[str] | None = None, 
     )
 
 
-def decide(desk: Desk) -> None:
-    targets = pl.DataFrame({"symbol": list(TARGETS), "target_weight": list(TARGETS.values())})
-    desk.decide(market(DAY), targets, decision_at=EVENING, model_version="m", table_versions={})
+def decide(
+    desk: Desk,
+    shown: SessionMarket | None = None,
+    targets: Mapping[str, float] = TARGETS,
+    blocked: Mapping[str, str] | None = None,
+) -> None:
+    """The decision of the session that is ``shown``, DAY by default. Without targets the book keeps what it has."""
+    wanted = pl.DataFrame({"symbol": list(targets), "target_weight": list(targets.values())})
+    desk.decide(shown or market(DAY), wanted, decision_at=desk.clock.now(), model_version="m", table_versions={}, blocked=blocked)
 
 
 def main(folder: str, url: str, phase: str, step: str) -> None:

@@ -125,6 +125,7 @@ def test_what_does_not_find_a_counterpart_expires_with_the_last_execution(trial:
     assert last.unfilled == 5000
 
 
+@pytest.mark.scenario(9)
 def test_a_halted_symbol_expires_its_orders(trial: Trial):
     trial.list(Listing(symbol="AAA", halted=True))
     one = order()
@@ -191,6 +192,7 @@ def test_cash_positions_and_fills_agree_with_each_other(trial: Trial):
     assert [f.execution_id for f in broker.fills(after=fills[1].cursor)] == [f.execution_id for f in fills[2:]]
 
 
+@pytest.mark.scenario(24)
 def test_what_is_hard_to_borrow_is_not_sold_short(trial: Trial):
     broker = apart(trial)
     waiting = order("AAA", "10", Side.SELL)

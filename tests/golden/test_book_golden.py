@@ -157,6 +157,7 @@ def test_symbols_that_change_places_keep_their_holdings_apart():
     assert done.closing.nav == state.nav
 
 
+@pytest.mark.scenario(10)
 @pytest.mark.parametrize("quantity", [100, -100])
 def test_a_delisted_holding_is_marked_at_its_last_price_and_paid_out_after_the_limit(quantity: int):
     settings = NO_INTEREST.model_copy(update={"stale_limit_sessions": 2})
@@ -169,6 +170,7 @@ def test_a_delisted_holding_is_marked_at_its_last_price_and_paid_out_after_the_l
     assert third.pnl[0].write_offs == 0
 
 
+@pytest.mark.scenario(10)
 @pytest.mark.parametrize(("quantity", "written_off", "cash"), [(100, -5000, 10_000), (-100, 0, 5000)])
 def test_a_holding_that_nobody_quotes_is_written_off_at_what_is_worse_for_the_book(quantity: int, written_off: int, cash: int):
     settings = NO_INTEREST.model_copy(update={"stale_limit_sessions": 1})

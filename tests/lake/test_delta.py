@@ -163,6 +163,7 @@ def known_bars(*versions: tuple[date, float, datetime]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=TABLES["raw_bars"].schema)
 
 
+@pytest.mark.scenario(21)
 def test_the_warehouse_answers_what_was_known_at_an_instant_and_a_later_revision_changes_no_byte_of_it(tmp_path: Path):
     lake, path = open_lake(tmp_path), tmp_path / "w.duckdb"
 

@@ -32,6 +32,7 @@ def flip(file: Path, place: int, bit: int = 0) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.scenario(20)
 @given(place=st.integers(min_value=0), bit=st.integers(0, 7))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path, place: int, bit: int):
@@ -45,6 +46,7 @@ def test_a_flipped_bit_anywhere_is_refused(tmp_path: Path, place: int, bit: int)
     assert open_lake(tmp_path).read("scores").equals(ROWS)
 
 
+@pytest.mark.scenario(20)
 @pytest.mark.parametrize("length", [0, 4, 100])
 def test_a_truncated_file_is_refused(tmp_path: Path, length: int):
     file = lake_with_rows(tmp_path)[1]
@@ -53,6 +55,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, length: int):
         open_lake(tmp_path).read("scores", first=D3)
 
 
+@pytest.mark.scenario(20)
 def test_a_file_that_is_gone_is_refused(tmp_path: Path):
     lake_with_rows(tmp_path)[1].unlink()
     with pytest.raises(CorruptFileError, match="found no such file"):
@@ -129,6 +132,7 @@ lake.replace("scores", scores(*((D2, f"S{n * 7919 % 100_003:06d}", n * 0.37 % 1.
 """
 
 
+@pytest.mark.scenario(18)
 @pytest.mark.parametrize("room", [0, 700, 8_000])
 def test_a_disk_that_fills_up_while_a_table_is_written_leaves_the_version_before_readable(tmp_path: Path, room: int):
     lake_with_rows(tmp_path)

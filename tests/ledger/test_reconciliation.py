@@ -84,6 +84,7 @@ def test_a_ledger_and_a_broker_that_agree_have_no_difference():
     assert (found.deltas, found.entries, found.blocked, found.halt_reason) == ([], [], {}, None)
 
 
+@pytest.mark.scenario(2)
 def test_a_fill_that_came_after_the_end_of_its_order_is_recovered_at_its_price():
     found = reconcile(VIEW, report("9500", fills=(fill(),), AAA=110), SETTINGS)
     assert told(found) == [("missed_fill", "AAA", "booked")]
@@ -92,6 +93,7 @@ def test_a_fill_that_came_after_the_end_of_its_order_is_recovered_at_its_price()
     assert reconcile(after(VIEW, found.entries), report("9500", fills=(fill(),), AAA=110), SETTINGS).deltas == []
 
 
+@pytest.mark.scenario(3)
 def test_one_execution_that_is_reported_twice_is_booked_once():
     found = reconcile(VIEW, report("9500", fills=(fill(), fill()), AAA=110), SETTINGS)
     assert len(found.entries) == 1
@@ -116,6 +118,8 @@ def test_a_confirmed_trade_of_somebody_else_is_booked_and_another_one_is_not():
     assert reconcile(VIEW, theirs, SETTINGS, {"AAA": Decimal(9)}).entries == []
 
 
+@pytest.mark.scenario(6)
+@pytest.mark.scenario(7)
 @pytest.mark.parametrize(("shares", "symbol"), [({"CCC": 500}, "CCC"), ({"AAA": 0}, "AAA"), ({"DDD": 1}, "DDD")])
 def test_an_unknown_or_a_missing_position_is_quarantined_and_blocks_its_symbol(shares: dict[str, int], symbol: str):
     found = reconcile(VIEW, report(**shares), SETTINGS)
@@ -160,6 +164,7 @@ def test_an_empty_report_is_never_flat():
     assert found.entries == []
 
 
+@pytest.mark.scenario(25)
 def test_a_reset_account_halts_even_if_somebody_confirmed_a_symbol():
     found = reconcile(VIEW, report("100000", AAA=0, BBB=0), SETTINGS, {"AAA": Decimal(-100), "BBB": Decimal(50)})
     assert found.halt_reason is not None

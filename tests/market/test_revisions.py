@@ -6,6 +6,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,6 +116,7 @@ def test_a_record_has_all_columns_of_a_row_and_is_json():
 versions = st.lists(st.tuples(st.integers(0, 8), st.sampled_from([10.0, 10.5, 11.0])), min_size=1, max_size=5, unique_by=lambda v: v[0])
 
 
+@pytest.mark.scenario(21)
 @given(known=versions, day=st.integers(0, 8))
 def test_a_decision_used_an_old_value_if_and_only_if_what_was_known_then_is_not_what_is_known_now(known: list[tuple[int, float]], day: int):
     rows = [bar(0, close, at(n)) for n, close in sorted(known)]

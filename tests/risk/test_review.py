@@ -105,6 +105,7 @@ def test_a_missing_price_or_volume_or_an_empty_account_denies_openings_and_no_cl
     assert passed([order("A", -9, leg=Leg.CLOSE)], LOOSE, held={"A": 9.0}, nav=-5.0) == {"A": 9}
 
 
+@pytest.mark.scenario(8)
 def test_openings_fit_the_buying_power_that_is_there_before_anything_closes():
     settings = LOOSE.model_copy(update={"buying_power_multiple": 1.0})
     orders = [order("A", -500, leg=Leg.CLOSE), order("B", 600), order("C", -400)]

@@ -48,6 +48,8 @@ def of(events: list[BrokerEvent]) -> list[Execution | Expiry]:
     return outcomes(NEXT, [ORDER], {ID: events})
 
 
+@pytest.mark.scenario(3)
+@pytest.mark.scenario(4)
 @given(st.permutations(TOLD), st.lists(st.sampled_from(TOLD)), st.randoms())
 def test_any_order_and_any_repetition_of_the_reports_give_the_same_outcomes(order, again, chance):
     mixed = [*order, *(replace(event, channel=Channel.STREAM) for event in again)]
@@ -73,6 +75,7 @@ def test_what_is_not_told_completely_has_no_outcome(missing: list[BrokerEvent]):
         of(missing)
 
 
+@pytest.mark.scenario(2)
 def test_a_fill_that_overtook_the_cancellation_counts():
     (whole,) = of([state("canceled", 0), execution(100, 100), state("filled", 100)])
     assert isinstance(whole, Execution)

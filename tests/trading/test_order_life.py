@@ -59,6 +59,7 @@ def test_an_order_ends_unsent_rejected_or_as_the_broker_ends_it() -> None:
     assert {state for state in OrderState if state.terminal} == set(ends)
 
 
+@pytest.mark.scenario(4)
 def test_what_has_executed_is_never_taken_back() -> None:
     for (before, _), after in ORDER_LIFE.items():
         if before is OrderState.PARTIALLY_FILLED:

@@ -75,6 +75,7 @@ def test_a_book_that_has_just_begun_agrees_with_its_account(rig: Rig):
     assert (list(done.found.deltas), done.blocked) == ([], {})
 
 
+@pytest.mark.scenario(6)
 def test_an_unknown_position_blocks_until_a_person_confirms_it_and_then_the_books_agree(rig: Rig):
     rig.server.house.exchange.positions["AAA"] = Position(quantity=Decimal(100), cost=Decimal(50))
     assert list(rig.look().blocked) == ["AAA"]
@@ -108,6 +109,7 @@ def test_a_report_that_fails_is_an_error_and_nothing_is_booked(rig: Rig, tmp_pat
     assert len(rig.desk.ledger.entries("paper")) == before
 
 
+@pytest.mark.scenario(25)
 def test_one_book_has_one_account_for_ever(rig: Rig):
     first = rig.desk.broker.account().account_id
     rig.look()

@@ -189,6 +189,7 @@ class _Counting:
         return getattr(self._inner, name)
 
 
+@pytest.mark.scenario(19)
 @pytest.mark.parametrize("step", [5, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.chaos])])
 def test_a_day_killed_at_any_write_and_run_again_ends_in_the_same_book(tmp_path: Path, step: int):
     days = markets(7, sessions=3, split_every=0.2)

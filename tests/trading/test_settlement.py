@@ -49,12 +49,14 @@ def run(state: BookState, day: SessionMarket, outcomes=(), convention=CLOSE, cos
     return settle(book="b", opening=state, outcomes=outcomes, market=day, convention=convention, costs=costs)
 
 
+@pytest.mark.scenario(5)
 def test_a_split_changes_shares_and_leaves_no_profit():
     done = run(held(100), market(action("split", 2.0), open_=50, close=50))
     assert done.closing.quantity("AAA") == 200
     assert done.closing.nav == done.opening.nav
 
 
+@pytest.mark.scenario(5)
 def test_a_fraction_of_a_share_after_a_split_is_paid_in_cash_at_the_open():
     done = run(held(99, mark="101"), market(action("split", 7.000007), open_=14.0, close=14.2))
     assert done.closing.quantity("AAA") == 693  # 99 x 7.000007 = 693.000693

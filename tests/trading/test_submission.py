@@ -194,6 +194,7 @@ def test_when_it_is_too_late_what_arrived_is_found_and_what_did_not_is_missed(tm
     assert len(wire.posts) == 2
 
 
+@pytest.mark.scenario(1)
 def test_the_rest_of_an_order_is_a_new_generation_and_only_once_it_ended():
     order = intents("A")[0]
     with pytest.raises(InputError, match="expected an order that ended with shares left"):
@@ -205,6 +206,7 @@ def test_the_rest_of_an_order_is_a_new_generation_and_only_once_it_ended():
     assert rest.client_order_id != order.client_order_id
 
 
+@pytest.mark.scenario(22)
 @given(plan=st.lists(st.sampled_from(["ok", "lost", "mute", "busy", "no"]), max_size=12), blind=st.integers(0, 3), runs=st.integers(1, 4))
 def test_over_any_faults_and_reruns_no_order_is_there_twice_and_none_is_lost(tmp_path_factory: pytest.TempPathFactory, plan, blind, runs):
     desk, wire = Desk(tmp_path_factory.mktemp("wire"), "A", "B", "C"), Wire(plan=list(plan), blind=blind)
@@ -219,6 +221,7 @@ def test_over_any_faults_and_reruns_no_order_is_there_twice_and_none_is_lost(tmp
     assert {i: o.state.value for i, o in wire.book.items()} == {o.client_order_id: o.state.value for o in desk.ledger.orders("paper")}
 
 
+@pytest.mark.scenario(16)
 def test_one_process_at_a_time_trades_a_book(tmp_path: Path):
     one, other = (open_ledger(f"sqlite:///{tmp_path / 'ledger.sqlite'}", FixedClock(AT)) for _ in range(2))
     with one.trading("paper"):

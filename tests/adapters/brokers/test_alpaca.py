@@ -90,6 +90,7 @@ def test_an_answer_that_is_lost_is_unknown_and_the_order_is_sent_once_by_one_sub
             assert (broker.find(one.client_order_id) is not None) == accepted, kind
 
 
+@pytest.mark.scenario(23)
 def test_a_throttled_order_was_not_taken(at_broker: Setup):
     broker, one = at_broker.broker(), order()
     at_broker.server.control("faults", [{"kind": "429", "times": 3}])
@@ -123,6 +124,8 @@ def test_an_order_is_absent_only_if_the_broker_says_so(at_broker: Setup):
         ).find("nobody")
 
 
+@pytest.mark.scenario(12)
+@pytest.mark.scenario(13)
 @pytest.mark.parametrize(
     ("new_york", "answer"),
     [
@@ -144,6 +147,7 @@ def test_orders_for_the_open_are_sent_only_when_they_are_taken(at_broker: Setup,
     assert at_broker.accepted(order()) == (answer is Answer.ACCEPTED)
 
 
+@pytest.mark.scenario(13)
 def test_orders_for_the_close_are_refused_ten_minutes_before_it_also_on_a_half_day(at_broker: Setup):
     for new_york, expected in (("2020-11-27T12:49:59-05:00", Answer.ACCEPTED), ("2020-11-27T12:50:00-05:00", Answer.REJECTED)):
         at_broker.server.control("clock", {"now": new_york})

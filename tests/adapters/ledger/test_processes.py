@@ -93,6 +93,7 @@ def test_a_process_killed_while_posting_leaves_whole_transactions_and_its_succes
     assert ledger.entries("paper") == [numbered_entry(number) for number in range(last)]
 
 
+@pytest.mark.scenario(17)
 def test_a_writer_waits_for_another_to_finish(url: str) -> None:
     ledger = open_ledger(url, CLOCK)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)) as other:
@@ -125,6 +126,7 @@ def test_readers_do_not_wait_for_a_writer(url: str) -> None:
         assert ledger.entries("paper") == [numbered_entry(1)]
 
 
+@pytest.mark.scenario(17)
 def test_a_ledger_that_stays_locked_is_given_up_after_a_bound(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_SECONDS", 0.02)
     monkeypatch.setattr(sqlite, "BACKOFF_SECONDS", 0.001)
@@ -137,6 +139,7 @@ def test_a_ledger_that_stays_locked_is_given_up_after_a_bound(url: str, monkeypa
     assert ledger.post([numbered_entry(1)]) == 1
 
 
+@pytest.mark.scenario(18)
 def test_a_full_disk_rolls_back_and_says_so(url: str) -> None:
     ledger = open_ledger(url, CLOCK)
     ledger.post([numbered_entry(0)])
