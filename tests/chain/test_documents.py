@@ -30,10 +30,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
         yield root
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_tour_are_those_of_a_fresh_run(demo: Root):
     assert tour(demo.lake, symbol=SYMBOL, session=SESSION) == (REPOSITORY / "docs" / "tour.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_order_of_the_tour_is_explained_down_to_its_raw_rows_and_met_bit_for_bit(demo: Root):
     from adapters.clock import SystemClock
     from adapters.notary import FileNotary, signed
@@ -60,6 +62,7 @@ def test_the_order_of_the_tour_is_explained_down_to_its_raw_rows_and_met_bit_for
     assert found.entries == found.anchored > 60
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_on_the_warehouse(demo: Root, monkeypatch: pytest.MonkeyPatch):
     import nbformat
     from nbclient import NotebookClient

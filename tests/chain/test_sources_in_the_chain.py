@@ -133,6 +133,7 @@ def test_a_row_that_is_not_delivered_any_more_stays_and_is_told(tmp_path: Path, 
     assert root.table("raw_bars").filter(pl.col("session") == PAPER)["symbol"].n_unique() == 5
 
 
+@pytest.mark.slow
 def test_a_broken_file_of_a_folder_stops_the_session_and_leaves_what_is_stored_to_look_at(tmp_path: Path, instance: dg.DagsterInstance):
     section = put_files(tmp_path)
     load(root_on(section, tmp_path / "data", instance))
@@ -250,6 +251,7 @@ def test_the_profiles_of_the_page_on_own_data_are_profiles():
         require_tradable(profile.portfolio, profile.risk)
 
 
+@pytest.mark.slow
 def test_the_source_is_asked_from_the_command_line_for_what_no_bar_tells_and_for_minutes(tmp_path: Path):
     minutes = BARS.filter(pl.col("session") == PAPER).drop("session").with_columns(at=pl.datetime(2013, 1, 2, 15, time_zone="UTC"))
     redeemed = {"redemptions": [{"symbol": "IBM", "rate": 10.0, "process_date": str(LAST)}]}

@@ -86,7 +86,7 @@ class TwoWays:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(TURN_OF_A_YEAR, id="turn of a year"), pytest.param(SPLIT, id="split")],
+    params=[pytest.param(TURN_OF_A_YEAR, id="turn of a year"), pytest.param(SPLIT, id="split", marks=pytest.mark.slow)],
 )
 def ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoWays]:
     window: Window = request.param

@@ -41,7 +41,7 @@ SCENARIOS = {
     21: ("Late revision of a bar", "A new version; the old decision comes out again to the byte"),
     22: ("500, 504, empty 200, 302, replies cut", "Looked up by id; no order lost, none twice"),
     23: ("Storm of 429", "Waited out within bounds; the next run finds the rest"),
-    24: ("Short that can no longer be borrowed", "Cancelled or rejected, and recorded"),
+    24: ("Short that can no longer be borrowed", "Denied before it is sent, or cancelled, and recorded"),
     25: ("Account reset", "Refused before anything is decided"),
 }
 HEAD = """# Orders exactly once

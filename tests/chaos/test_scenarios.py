@@ -413,8 +413,8 @@ def filled_up_and_run_again(trial: Trial, room: int) -> Counter[str]:
 @pytest.mark.scenario(24)
 @pytest.mark.parametrize(
     ("before", "state", "kinds"),
-    [(False, OrderState.EXPIRED, ["accepted", "canceled"]), (True, OrderState.REJECTED, [])],
-    ids=["after it was sent", "before it was sent"],
+    [(False, OrderState.EXPIRED, ["accepted", "canceled"]), (True, OrderState.DENIED, [])],
+    ids=["after it was sent", "before it was decided"],
 )
 def test_a_short_that_can_no_longer_be_borrowed_is_ended_and_recorded(trial: Trial, before: bool, state: OrderState, kinds: list[str]):
     hard = {"symbol": "BBB", "easy_to_borrow": False}
