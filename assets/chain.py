@@ -20,12 +20,12 @@ from quant.portfolio.weights import PortfolioSettings
 from quant.ports import BarSource, Broker, Clock, Lake, Ledger, SessionStart
 from quant.quality.expectations import ExpectationSettings
 from quant.quality.gate import GateSettings
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.tables import TABLES
 from quant.trading.desk import Desk
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 
 Metadata = dict[str, str | int | float | dg.MetadataValue | dg.TableColumnLineage]

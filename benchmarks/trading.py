@@ -17,11 +17,11 @@ from adapters.clock import SystemClock
 from adapters.ledger import open_ledger
 from quant.calendar import exchange_calendar
 from quant.ports import AdjustmentConvention
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.trading.desk import Desk
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 
 DAY = date(2013, 2, 28)
 ROUNDS = 3

@@ -59,8 +59,9 @@ from quant.ports import (
     ReportPublisher,
     Warehouse,
 )
-from quant.risk.limit import BUFFER_RATIO, RiskSettings
-from quant.trading.replay import BookRules
+from quant.risk.limit import BUFFER_RATIO
+from quant.risk.settings import RiskSettings
+from quant.trading.rules import BookRules
 from strategies.alpha_baseline.strategy import AlphaBaseline
 
 if TYPE_CHECKING:

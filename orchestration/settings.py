@@ -21,7 +21,7 @@ from quant.portfolio.weights import PortfolioSettings
 from quant.ports import AdjustmentConvention
 from quant.quality.expectations import ExpectationSettings
 from quant.quality.gate import GateSettings
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.trading.execution import CostSettings
 from strategies.alpha_baseline.model import FeatureSet
 

@@ -19,7 +19,8 @@ from quant.units import ZERO
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from quant.risk.limit import Exposure, RiskSettings
+    from quant.risk.limit import Exposure
+    from quant.risk.settings import RiskSettings
 
 _ONE = Decimal(1)
 _ROUNDING = 1e-12  # of a sum of weights: what adding them in another order changes

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
 
-    from quant.risk.limit import RiskSettings
+    from quant.risk.settings import RiskSettings
 
 
 class TradingState(StrEnum):

@@ -10,8 +10,9 @@ import polars as pl
 from quant.ledger.book import BookState
 from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.portfolio.sizing import NextBasis, proposed_orders
-from quant.risk.limit import Exposure, RiskSettings
+from quant.risk.limit import Exposure
 from quant.risk.review import Cut, review
+from quant.risk.settings import RiskSettings
 from quant.risk.state import TradingState, Watermark
 from quant.trading.corporate_actions import new_names, under_new_names
 from quant.trading.market import SessionMarket

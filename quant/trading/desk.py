@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from quant.calendar import ExchangeCalendar
     from quant.ledger.entries import Entry
-    from quant.trading.replay import BookRules
+    from quant.trading.rules import BookRules
 
 _WAITING = (OrderState.PENDING_NEW, OrderState.SENT)
 _NEVER_TAKEN = (*_WAITING, OrderState.PROPOSED, OrderState.DENIED, OrderState.MISSED, OrderState.DRY_RUN, OrderState.REJECTED)

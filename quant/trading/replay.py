@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 import polars as pl
 
 from quant.ledger.book import BookState
-from quant.ledger.settings import LedgerSettings
-from quant.ports import AdjustmentConvention, Broker
-from quant.risk.limit import RiskSettings
+from quant.ports import Broker
 from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.brokerage import Answer
 from quant.trading.decision import decide
-from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
+from quant.trading.rules import BookRules
 from quant.trading.settlement import settle, unforeseen_actions
 from quant.units import ZERO
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BookRules:
-    """Everything that decides what a book does with scores and a market."""
-
-    costs: CostSettings
-    risk: RiskSettings
-    convention: AdjustmentConvention
-    ledger: LedgerSettings = field(default_factory=LedgerSettings)
 
 
 def replay(

@@ -29,11 +29,11 @@ from adapters.sources.alpaca import AlpacaKeys
 from quant.calendar import exchange_calendar
 from quant.ledger.settings import LedgerSettings
 from quant.ports import AdjustmentConvention
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.trading.desk import Desk
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 from tests.fakes.broker_server import BARS, DAY, EVENING, NEXT
 
 CALENDAR = exchange_calendar()

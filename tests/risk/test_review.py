@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.risk.limit import Exposure, RiskSettings
+from quant.risk.limit import Exposure
 from quant.risk.review import limits, review
+from quant.risk.settings import RiskSettings
 from quant.risk.state import TradingState, Watermark
 from quant.trading.orders import Leg, Order, OrderState, Side
 

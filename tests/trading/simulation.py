@@ -12,10 +12,10 @@ from adapters.brokers.simulated import SimulatedExchange
 from quant.calendar import exchange_calendar
 from quant.portfolio.weights import PortfolioSettings, target_weights
 from quant.ports import AdjustmentConvention
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.trading.execution import CostSettings
 from quant.trading.market import CorporateAction, SessionMarket
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 
 CALENDAR = exchange_calendar()
 SESSIONS = CALENDAR.sessions(date(2020, 1, 2), date(2020, 3, 31))

@@ -33,7 +33,7 @@ from quant.ledger.entries import Account, Entry
 from quant.ledger.reconciliation import ReconcileSettings
 from quant.ledger.settings import LedgerSettings
 from quant.ports import AdjustmentConvention, Clock
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.trading.attribution import COSTS, GAINS
 from quant.trading.brokerage import BrokerCapabilities
 from quant.trading.desk import Desk
@@ -51,7 +51,7 @@ from quant.trading.execution import CostSettings
 from quant.trading.market import CorporateAction, SessionMarket
 from quant.trading.orders import Order
 from quant.trading.reconciling import reconcile_book
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 from quant.units import CENT, ZERO, cents
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, SESSIONS, decided
 

@@ -15,7 +15,7 @@ from quant.ledger.book import BookState
 from quant.ledger.entries import Account, Entry, EntryKind
 from quant.ledger.lots import LotBook
 from quant.ledger.settings import LedgerSettings
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.risk.state import TradingState, Watermark
 from quant.trading.attribution import COSTS, GAINS
 from quant.trading.decision import decide

@@ -16,7 +16,7 @@ from quant.ledger.entries import Account, Entry, EntryKind, transfer
 from quant.ports import DecisionRecord
 from quant.trading.desk import Desk
 from quant.trading.market import CorporateAction, SessionMarket
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, SESSIONS, decided
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from quant.calendar import exchange_calendar
 from quant.errors import BrokerError, LedgerError
 from quant.ledger.reconciliation import WHOLE_ACCOUNT, ReconcileSettings
 from quant.ports import AdjustmentConvention
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.trading.desk import Desk
 from quant.trading.exchange import Position
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.reconciling import CONFIRMED, Reconciled, reconcile_book
-from quant.trading.replay import BookRules
+from quant.trading.rules import BookRules
 from tests.alerts.servers import free_port
 from tests.fakes.broker_server import DAY, EVENING, RunningBroker
 

@@ -22,7 +22,8 @@ from quant.trading.desk import Desk
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
-from quant.trading.replay import BookRules, replay
+from quant.trading.replay import replay
+from quant.trading.rules import BookRules
 from tests.trading.eventful import eventful_markets
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
 

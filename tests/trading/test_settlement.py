@@ -15,7 +15,7 @@ from quant.errors import LedgerError
 from quant.ledger.book import BookState, Holding
 from quant.ledger.entries import EntryKind
 from quant.ports import AdjustmentConvention
-from quant.risk.limit import RiskSettings
+from quant.risk.settings import RiskSettings
 from quant.risk.state import TradingState, Watermark
 from quant.tables import TABLES
 from quant.trading.attribution import COSTS, GAINS
