@@ -67,9 +67,11 @@ def print_rows(rows: list[list[str]], columns: list[str]) -> None:
 
 
 def plain(value: object) -> str:
-    """A value as a table shows it: numbers whole, without the zeros of their scale, nothing for a null."""
+    """A value as a table shows it: decimals whole, without the zeros of their scale, other numbers to six digits, nothing for a null."""
     if isinstance(value, Decimal):
         return format(value.normalize() + 0, "f")  # never 1E+3
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return "" if value is None else str(value)
 
 
