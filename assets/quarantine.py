@@ -62,17 +62,20 @@ class Quarantined:
 
 
 def quarantined(chain: Chain, lake: Lake, ledger: Ledger, session: date, symbol: str) -> Quarantined:
-    """What is kept out under (session, symbol); InputError if nothing is. Symbol "*" is a session that was stopped."""
+    """What is kept out under (session, symbol); InputError if nothing is. Symbol "*" is a session that was stopped, with the findings of
+    all its symbols.
+    """
     kept = lake.read("quarantined_bars", first=session, last=session)
-    findings = lake.read("bar_findings", first=session, last=session, where={"symbol": symbol}).filter(pl.col("severity") != "warn")
-    kept = kept.filter(pl.lit(not findings.is_empty()) if symbol == WHOLE_SESSION else pl.col("symbol") == symbol)
+    every = lake.read("bar_findings", first=session, last=session).filter(pl.col("severity") != "warn")
+    own = every.filter(pl.col("symbol") == symbol)
+    kept = kept.filter(pl.lit(not own.is_empty()) if symbol == WHOLE_SESSION else pl.col("symbol") == symbol)
     if kept.is_empty():
         do = "see `afterclose quarantine list`; a session's rows are judged when it is run"
         raise InputError(expected("a quarantined row", found="none", where=f"{symbol} in {session}", do=do))
     rows = _as_judged(chain, lake, ledger, session).join(releases(ledger), on=["session", "symbol", "digest"], how="anti")
-    rules = ",".join(sorted(findings["rule"].unique())) or str(kept["rules"][0])
+    rules = ",".join(sorted(own["rule"].unique())) or str(kept["rules"][0])
     mine = rows.filter((pl.col("symbol") == symbol) | (symbol == WHOLE_SESSION))
-    return Quarantined(session=session, symbol=symbol, rows=mine, rules=rules, findings=findings)
+    return Quarantined(session=session, symbol=symbol, rows=mine, rules=rules, findings=every if symbol == WHOLE_SESSION else own)
 
 
 def _as_judged(chain: Chain, lake: Lake, ledger: Ledger, session: date) -> pl.DataFrame:

@@ -70,7 +70,7 @@ def orders(
     chosen, states = Chosen.of(session, first, last), sorted(OrderState)
     if state is not None and state not in states:
         raise InputError(expected(f"one of {', '.join(states)}", found=state, where="--state", do="choose one"))
-    _require_data()
+    require_data()
     with Workbench.opened() as bench:
         rows = _order_frame(bench.open_ledger(), book or bench.chain.paper_book, chosen)
     rows = rows if state is None else rows.filter(pl.col("state") == state)
@@ -139,7 +139,7 @@ def reconcile(
 
 
 def _confirm(rows: pl.DataFrame, symbol: str, reason: str) -> None:
-    from orchestration.workbench import Workbench
+    from orchestration.workbench import Workbench, own_command
     from quant.ledger.reconciliation import WHOLE_ACCOUNT
     from quant.trading.reconciling import CONFIRMED
 
@@ -152,7 +152,10 @@ def _confirm(rows: pl.DataFrame, symbol: str, reason: str) -> None:
     with Workbench.opened() as bench:
         payload = {"book": book, "session": day.isoformat(), "symbol": symbol, "difference": plain(difference), "reason": reason}
         bench.open_ledger().record(CONFIRMED, payload)
-    out.print(f"confirmed: {symbol}, {plain(difference)}; `afterclose paper-run --session {day}` books it", highlight=False, soft_wrap=True)
+    out.print(
+        f"confirmed: {symbol}, {plain(difference)}; `{own_command(f'paper-run --session {day}')}` books it", highlight=False, soft_wrap=True
+    )
+    out.print("A book that the difference halted then needs `afterclose resume --reason TEXT`.", highlight=False, soft_wrap=True)
 
 
 def _show(rows: pl.DataFrame, symbol: str | None, nothing: str, *, as_json: bool, as_csv: bool) -> None:
@@ -160,7 +163,8 @@ def _show(rows: pl.DataFrame, symbol: str | None, nothing: str, *, as_json: bool
     print_frame(kept, as_json=as_json, as_csv=as_csv, nothing=nothing)
 
 
-def _require_data() -> None:
+def require_data() -> None:
+    """InputError for a data root without data: a mistyped one would be a new book."""
     from orchestration.settings import data_root, load_settings
 
     load_settings()
@@ -172,7 +176,7 @@ def _require_data() -> None:
 def _read(table: str, chosen: Chosen, book: str | None) -> pl.DataFrame:
     from orchestration.workbench import Workbench
 
-    _require_data()
+    require_data()
     with Workbench.opened() as bench:
         rows = bench.lake.read(table, first=chosen.first, last=chosen.last, where={"book": book or bench.chain.paper_book})
     return chosen.of_rows(rows)

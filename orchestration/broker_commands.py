@@ -71,7 +71,9 @@ def serve(
     try:
         deposit = Decimal(cash)
     except InvalidOperation:
-        raise InputError(expected("an amount", found=cash, where="--cash", do="write it as 100000.00")) from None
+        deposit = Decimal(0)
+    if not (deposit.is_finite() and deposit > 0):
+        raise InputError(expected("an amount above zero", found=cash, where="--cash", do="write it as 100000.00"))
     costs = CostSettings(commission_per_share_usd=commission_per_share, commission_minimum_usd=0.0, borrow_rate_annual=borrow_rate)
     house = House(
         calendar=exchange_calendar(),
@@ -137,9 +139,18 @@ def _read(path: Path):  # noqa: ANN202 (polars is imported when it is needed)
     import polars as pl
 
     try:
-        return pl.read_csv(path, try_parse_dates=True) if path.suffix == ".csv" else pl.read_parquet(path)
+        rows = pl.read_csv(path, try_parse_dates=True) if path.suffix == ".csv" else pl.read_parquet(path)
+        numbers = ("open", "high", "low", "close", "volume")
+        return rows.with_columns(pl.col("session").cast(pl.Date), pl.col("symbol").cast(pl.String), pl.col(numbers).cast(pl.Float64))
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(expected("bars as Parquet or CSV", found=error, where=str(path), do="name another file")) from None
+        raise InputError(
+            expected(
+                "bars as Parquet or CSV with session, symbol, open, high, low, close, volume",
+                found=error,
+                where=str(path),
+                do="name another file",
+            )
+        ) from None
 
 
 def _no_market(day: date) -> NoReturn:

@@ -131,8 +131,21 @@ def backfill(
         if begin > end:
             raise InputError(expected("--from not after --to", found=f"{begin} > {end}", where="backfill", do="swap them"))
         bench.require_ready(begin)
-        _sessions(bench, bench.sessions(begin, end), tell=True)
+        _sessions(bench, [day for day in bench.sessions(begin, end) if not _passed_over(bench, day)], tell=True)
         bench.print_summary(out, [bench.chain.paper_book])
+
+
+def _passed_over(bench: "Workbench", day: date) -> bool:
+    """True for a session that was skipped; says so."""
+    from assets.chain import skipped
+    from orchestration.workbench import own_command
+
+    reason = skipped(bench.open_ledger(), bench.chain.paper_book, day)
+    if reason is not None:
+        out.print(
+            f"{day}: was skipped ({reason}); `{own_command(f'paper-run --session {day}')}` judges it again", highlight=False, soft_wrap=True
+        )
+    return reason is not None
 
 
 @app.command()

@@ -55,9 +55,10 @@ def show(session: SessionArgument, symbol: SymbolArgument) -> None:
         for number, row in enumerate(found.rows.select(_SHOWN).iter_rows())
     ]
     print_rows(rows, ["row", *_SHOWN])
-    told = ("rule", "severity", "expected", "observed", "evidence")
-    for rule, severity, wanted, observed, evidence in found.findings.select(told).iter_rows():
-        line = f"{rule} ({severity}): expected {wanted}; observed {observed}; evidence: {evidence}"
+    out.print(f"kept out by {found.rules}", highlight=False)
+    told = ("symbol", "rule", "severity", "expected", "observed", "evidence")
+    for of, rule, severity, wanted, observed, evidence in found.findings.select(told).iter_rows():
+        line = f"{of} {rule} ({severity}): expected {wanted}; observed {observed}; evidence: {evidence}"
         out.print(line, soft_wrap=True, highlight=False, markup=False)
     for row in accepted.tail(1).iter_rows(named=True):
         out.print(f"last accepted: {row['session']}, close {row['close']}, volume {row['volume']:,.0f}", highlight=False)
@@ -94,7 +95,9 @@ def withdraw(session: SessionArgument, symbol: SymbolArgument, reason: ReasonOpt
 
 
 def _again(bench: "Workbench", day: date) -> str:
-    return "afterclose history" if day < bench.paper_start else f"afterclose backfill --from {day}"
+    from orchestration.workbench import own_command
+
+    return own_command("history" if day < bench.paper_start else f"backfill --from {day}")
 
 
 def _decide(verdict: str, session: str, symbol: str, reason: str, row: int | None) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestration.book_commands import require_data
 from orchestration.terminal import bars, err, out, parse_session
 from quant.errors import InputError, expected
 from quant.risk.state import StateChange, TradingState, state_after
@@ -34,6 +35,7 @@ def _change(state: TradingState, reason: str) -> None:
     from orchestration.workbench import Workbench
 
     _require(reason)
+    require_data()
     with Workbench.opened() as bench:
         ledger, book, now = bench.open_ledger(), bench.chain.paper_book, bench.chain.clock.now()
         before = state_after(ledger.state_changes(book))

@@ -109,7 +109,13 @@ def _cause(result: dg.ExecuteInProcessResult, job: str, partition: str | None, f
             if chain and chain[-1].cls_name != "DagsterAssetCheckFailedError":
                 return RunFailedError(f"{where}: step {event.step_key} failed: {chain[-1].message.strip()}")
     blocking = ", ".join(f"{c.check} of {c.asset}" for c in failed if c.severity == "ERROR")
-    return RunFailedError(f"{where} was stopped by: {blocking or 'an unknown fault; see the run in the UI'}")
+    remedy = ""
+    if any(c.check == "feed_is_sound" for c in failed) and partition is not None:
+        remedy = (
+            f'; `afterclose quarantine show {partition} "*"` says why. Run it again once the source has corrected it, release it, or pass '
+            f"over it: `afterclose session skip {partition} --reason TEXT`"
+        )
+    return RunFailedError(f"{where} was stopped by: {blocking or 'an unknown fault; see the run in the UI'}{remedy}")
 
 
 def _own_errors(kind: type[AftercloseError]) -> dict[str, type[AftercloseError]]:

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from quant.errors import InputError, expected
 
-out = Console(soft_wrap=False)
-err = Console(stderr=True)
+# Texts of the data are printed as they are: ":x:" is not a picture.
+out = Console(soft_wrap=False, emoji=False)
+err = Console(stderr=True, emoji=False)
 LABEL_WIDTH = 46
 
 
@@ -80,7 +81,7 @@ def print_frame(frame: pl.DataFrame, *, as_json: bool, as_csv: bool, nothing: st
     if as_json and as_csv:
         raise InputError(expected("one of --json and --csv", found="both", where="the command", do="choose one"))
     if as_json:
-        sys.stdout.write(frame.write_json() + "\n")
+        sys.stdout.write(frame.rechunk().write_json() + "\n")  # of several chunks polars 2.1 writes none
     elif as_csv:
         sys.stdout.write(frame.write_csv())
     elif frame.is_empty():

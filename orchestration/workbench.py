@@ -290,6 +290,15 @@ def own_flags() -> str:
     return " ".join(f"{option} {path}" for option, path in named.items() if path and Path(path).resolve() != default[option])
 
 
+_READING = ("SELECT", "EXPLAIN", "PRAGMA")
+"""Kinds of statements that write nothing, in DuckDB's words; SHOW, DESCRIBE, FROM and WITH are SELECT to it."""
+
+
+def own_command(words: str) -> str:
+    """A command as it has to be typed to act on this process's profile and data root."""
+    return " ".join(part for part in ("afterclose", own_flags(), words) if part)
+
+
 def query_warehouse(query: str) -> pl.DataFrame:
     """The result of one read-only query; InputError for bad SQL, none at all, and a warehouse that is not there yet."""
     import duckdb
@@ -302,9 +311,12 @@ def query_warehouse(query: str) -> pl.DataFrame:
         try:
             connection.execute("SET TimeZone = 'UTC'")  # instants are written and shown in it
             # None for a query of blanks and comments, which DuckDB's types leave out
+            statements = duckdb.extract_statements(query)
+            if len(statements) != 1 or statements[0].type.name not in _READING:
+                raise InputError(expected("one SQL statement that reads", found=repr(query), where="the query", do=do))
             relation: duckdb.DuckDBPyRelation | None = connection.sql(query)
             if relation is None:
-                raise InputError(expected("one SQL statement", found=repr(query), where="the query", do=do))
+                raise InputError(expected("one SQL statement that reads", found=repr(query), where="the query", do=do))
             result = pl.from_arrow(relation.to_arrow_table())
             return result if isinstance(result, pl.DataFrame) else result.to_frame()
         except duckdb.Error as error:

@@ -184,7 +184,7 @@ class Desk:
         """True from the broker's cut-off on the morning of the next session on; BrokerError if the clocks do not agree."""
         now, theirs = self.clock.now(), self.broker.now()
         if abs(now - theirs) > MOST_SKEW:
-            do = "set this machine's clock; nothing was sent"
+            do = "set this machine's clock, or start a stand-in without --now; nothing was sent"
             raise BrokerError(
                 expected(f"{theirs:%Y-%m-%d %H:%M:%S} UTC, the broker's clock", found=f"{now:%H:%M:%S}", where="our clock", do=do)
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from adapters.sources.sample import SampleSource
@@ -137,8 +139,8 @@ def test_a_wrong_question_is_answered_with_what_to_do(folder: Path, words: list[
     assert message in done.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("query", ["", "  ;", "-- nothing"])
-def test_a_query_that_asks_nothing_is_answered_with_what_to_do(tmp_path: Path, query: str):
+@pytest.mark.parametrize("query", ["", "  ;", "-- nothing", "select 1; select 2", "copy (select 1) to 'written.csv'"])
+def test_a_query_that_asks_nothing_or_twice_or_writes_is_answered_with_what_to_do(tmp_path: Path, query: str):
     import duckdb
 
     duckdb.connect(str(tmp_path / "afterclose.duckdb")).close()
@@ -156,6 +158,31 @@ def test_rows_that_do_not_fit_the_terminal_are_shown_one_value_a_line_and_none_i
     shown = capsys.readouterr().out
     assert all(f"{name}  value {n} [of] 9" in shown for n, name in enumerate(columns))
     assert [cli.plain(value) for value in (Decimal("2.000000000"), Decimal("0E-9"), Decimal(1000), None)] == ["2", "0", "1000", ""]
+
+
+def test_rows_in_several_pieces_are_all_written_as_json_and_texts_as_they_are(capsys: pytest.CaptureFixture[str]):
+    from orchestration import terminal
+
+    halves = [pl.DataFrame({"symbol": [symbol]}) for symbol in ("A", ":x: [B]")]
+    terminal.print_frame(pl.concat(halves, rechunk=False), as_json=True, as_csv=False, nothing="")
+    assert json.loads(capsys.readouterr().out) == [{"symbol": "A"}, {"symbol": ":x: [B]"}]
+    terminal.print_frame(pl.concat(halves), as_json=False, as_csv=False, nothing="")
+    assert ":x: [B]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--bars", "odd.csv"], "expected bars as Parquet or CSV with session, symbol, open, high, low, close, volume"),
+        (["--cash", "-5"], "expected an amount above zero"),
+    ],
+)
+def test_a_stand_in_is_not_served_from_what_makes_no_market(folder: Path, words: list[str], message: str):
+    (folder / "odd.csv").write_text("a,b\n1,2\n")
+    given = [str(folder / word) if word.endswith(".csv") else word for word in words]
+    done = afterclose(folder / "unused", "broker", "serve", "--port", "0", *given)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert message in done.stderr
 
 
 def test_every_command_explains_itself():

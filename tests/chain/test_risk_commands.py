@@ -41,7 +41,12 @@ def test_a_session_that_cannot_be_gated_is_skipped_and_a_halt_holds_until_the_re
 
     run("history")
     run("paper-run", "--session", "2013-02-26")
-    assert "feed_is_sound" in run("paper-run", "--session", str(BAD), code=1)
+    stopped = run("paper-run", "--session", str(BAD), code=1)
+    assert "feed_is_sound" in stopped
+    assert f'`afterclose quarantine show {BAD} "*"`' in stopped
+    assert f"`afterclose session skip {BAD} --reason TEXT`" in stopped
+    shown = run("quarantine", "show", str(BAD), "*")
+    assert "FB r05_prices_positive" in shown, "the findings of its symbols are the session's"
     assert "expected a reason" in run("session", "skip", str(BAD), "--reason", " ", code=2)
     assert "2013-02-27: skipped" in run("session", "skip", str(BAD), "--reason", "the vendor was down")
     assert "2013-02-27: skipped" in run("session", "skip", str(BAD), "--reason", "again")
@@ -57,7 +62,8 @@ def test_a_session_that_cannot_be_gated_is_skipped_and_a_halt_holds_until_the_re
     assert "active -> halted" in run("halt", "--reason", "a look at the fills")
     assert "trading    halted since 2013-02-27 by command: a look at the fills" in run("status")
     assert "trading state of book paper" in run("alerts", "list")
-    run("paper-run", "--session", str(LAST))
+    passed = run("backfill", "--from", str(BAD), "--to", str(LAST))
+    assert f"{BAD}: was skipped (the vendor was down)" in passed
     orders = ledger.orders("paper", decided=LAST)
     assert orders
     assert {o.denial.limit for o in orders if o.denial} == {"halted"}
