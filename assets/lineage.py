@@ -144,10 +144,10 @@ class Lineage:
 
     def tree(self) -> Link:
         """Order <- fills, events, review, decision <- weight <- score <- model and features <- bars <- raw rows, actions, gate."""
-        shown = ("book", "session", "symbol", "side", "quantity", "leg", "generation", "reference_price", "state")
+        shown = ("book", "session", "symbol", "side", "quantity", "leg", "generation", "reference_price")
         return Link(
             what=f"order {self.order['client_order_id']}",
-            facts={name: self.order[name] for name in shown},
+            facts={**{name: self.order[name] for name in shown}, "state_when_decided": self.order["state"]},
             origins=[*self._fills(), *self._events(), self._review(), self._decision(), self._weight()],
         )
 

@@ -106,7 +106,10 @@ def outcomes(session: date, orders: Sequence[Order], events: Mapping[str, Sequen
             seen = sum((e.quantity or ZERO for e in said.executions), ZERO)
             state = f"{said.ended or 'no end'}, executions of {seen.normalize():f} of {said.executed.normalize():f} executed shares"
             where = f"order {order.client_order_id} in {session}"
-            raise BrokerError(expected("an order that ended, with all its executions", found=state, where=where, do="run this again later"))
+            do = "run this again later"
+            if not events.get(order.client_order_id):
+                do += "; if it was sent to another broker, take up that one again or begin a new data root"
+            raise BrokerError(expected("an order that ended, with all its executions", found=state, where=where, do=do))
         left = order.quantity
         for event in said.executions:
             assert event.quantity is not None
