@@ -176,8 +176,8 @@ class Lineage:
         seen = {name: self.order[name] for name in ("denied_by", "observed", "allowed", "unit")} if denied else {}
         limits = self.chain.rules.risk.model_dump(mode="json")
         order_id = str(self.order["client_order_id"])
-        told = [payload for number, *_, payload in self.ledger.audit("decision", containing=order_id) if number == self.entry]
-        saw: dict[str, object] = told[0].get("seen", {}).get(order_id, {}) if told else {}  # type: ignore[union-attr]
+        told = [payload for *_, payload in self.entries("decision")]
+        saw: dict[str, object] = told[0].get("seen", {}).get(order_id, {}) if told else {}
         return Link(
             what="risk review",
             facts={"verdict": "denied" if denied else "allowed", **seen, **limits, **_entry(self.entries("risk"))},

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from math import isfinite
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import quant.risk.limits
 from quant.risk.limit import Limit, OrderLimit, PortfolioLimit
@@ -49,7 +49,7 @@ class Cut:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
     """The orders in the order given, each PROPOSED, perhaps cut, or DENIED with the limit that denied it. ``seen``: client_order_id of an
-    allowed order -> limit -> what it saw in the end, of a limit on the portfolio the sum of the order's group.
+    allowed order -> limit that bound it -> what it saw in the end, of a limit on the portfolio the sum of the order's group.
     """
 
     orders: Sequence[Order]
@@ -98,7 +98,7 @@ class _Reviewing:
         for place, order in enumerate(self._orders):
             if order.denial is None:
                 exposure = _with_those_before(self._exposure, order, seen)
-                found[place] = {one.name: one.observe(exposure, order) for one in limits() if isinstance(one, OrderLimit)}
+                found[place] = {one.name: one.observe(exposure, order) for one in limits() if self._binds(one, place)}
             seen[order.symbol, order.side] += 1
         for limit in portfolio:
             sums, parts = self._sums(limit)
@@ -107,10 +107,13 @@ class _Reviewing:
                     found[place][limit.name] = sums[group]
         return {self._orders[place].client_order_id: values for place, values in found.items()}
 
+    def _binds(self, limit: Limit, place: int) -> TypeGuard[OrderLimit]:
+        return isinstance(limit, OrderLimit) and (limit.binds_reducing or place not in self._reducing)
+
     def _judge(self, place: int, exposure: Exposure) -> None:
         order = self._orders[place]
         for limit in limits():
-            if not isinstance(limit, OrderLimit) or (place in self._reducing and not limit.binds_reducing):
+            if not self._binds(limit, place):
                 continue
             observed, allowed = limit.observe(exposure, order), limit.allowed(self._settings)
             if not observed <= allowed:

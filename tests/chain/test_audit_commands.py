@@ -149,6 +149,9 @@ def test_an_order_is_explained_down_to_its_raw_rows_and_every_bit_comes_out_agai
     again = [line.split("  ")[0] for line in said.stdout.splitlines() if re.match(r"equal|different|not again", line)]
     assert (len(again), set(again)) == (17, {"equal"})
     told = json.loads(made.run("explain", order["client_order_id"], "--replay", "--json").stdout)
+    review = next(link for link in walk(told["lineage"]) if link["what"] == "risk review")
+    saw = {row["limit"]: row["saw"] for row in review["rows"]}
+    assert 0 < saw["gross_exposure"] <= 1.1, "what the limits saw of an order that they let pass"
     links = {link["what"].split()[0]: link for link in walk(told["lineage"])}
     assert len(links["feature"]["values"]) == 158
     assert links["feature"]["digest"] in {item["again"] for item in told["replay"]}
