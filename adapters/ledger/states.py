@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from quant.ledger.entries import Entry
 
-FOLD = 2
+FOLD = 3
 """Raise it when the fold gives another state for the same entries: older states are passed over then."""
 STORED_EVERY = 20_000  # entries: they take as long to read as a session of the chain takes to write
 
