@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
 from quant.ledger.entries import EntryKind
+from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
 from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.corporate_actions import by_new_name, corporate_action_entries, name_after, new_names
 from quant.trading.decision import Decision, decide
 from quant.trading.market import SessionMarket
-from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
+from quant.trading.orders import Execution, Expiry, Leg, Order, OrderEvent, OrderState, next_state
 from quant.trading.settlement import OPENING_KEY, Settlement, settle, unforeseen_actions
 from quant.trading.submission import find_out, submit
 from quant.units import CASH_QUANTUM, ZERO, price
@@ -138,7 +139,7 @@ class Desk:
                     shortable=lambda symbol: self._shortable(session, symbol),
                 )
                 intents = self.ledger.intend([_intent(order) for order in reviewed.orders])
-            self._send(session, [order for order in intents if order.state in _WAITING])
+            self._send(session, [order for order in intents if order.state in _WAITING], blocked or {})
             record = DecisionRecord(
                 book=self.book,
                 session=session,
@@ -160,9 +161,10 @@ class Desk:
         asset = self.broker.asset(symbol)
         return asset is not None and asset.shortable
 
-    def _send(self, session: date, waiting: Sequence[Order]) -> None:
+    def _send(self, session: date, waiting: Sequence[Order], blocked: Mapping[str, str]) -> None:
         """Submit orders once, or record why not: to a broker apart from us only those of the session that is the newest now, in time for
-        its auction, by a clock that agrees with the broker's.
+        its auction, by a clock that agrees with the broker's. Intents may be of a run that was killed: what the book's state or a
+        reconciliation forbids by now is not sent.
         """
         if not waiting:
             return
@@ -175,6 +177,12 @@ class Desk:
             return
         with self.ledger.trading(self.book):
             waiting = self.ledger.orders(self.book, decided=session, states=_WAITING)  # as they are now that nobody else trades
+            state = state_after(self.ledger.state_changes(self.book))
+            stopped = [order for order in waiting if _stopped(order, state, blocked)]
+            if stopped:
+                why = f"the book is {state}" if state is not TradingState.ACTIVE else "the broker and the ledger differ"
+                find_out(stopped, book=self.book, ledger=self.ledger, broker=self.broker, why=f"stopped before it was sent: {why}")
+                waiting = [order for order in waiting if order not in stopped]
             if not self.broker.capabilities.embedded and self._too_late(session):
                 find_out(waiting, book=self.book, ledger=self.ledger, broker=self.broker)
             else:
@@ -270,6 +278,13 @@ def _from_outside(entry: Entry) -> bool:
     """True for flows after the opening one, and for what a reconciliation booked."""
     flow = entry.kind is EntryKind.DEPOSIT and entry.key != OPENING_KEY
     return flow or entry.kind in (EntryKind.ADJUSTMENT, EntryKind.DIVERGENCE)
+
+
+def _stopped(order: Order, state: TradingState, blocked: Mapping[str, str]) -> bool:
+    """True for an order that a review would deny now for the book's state or for what a reconciliation found."""
+    if state is TradingState.HALTED or order.symbol in blocked or WHOLE_ACCOUNT in blocked:
+        return True
+    return state is TradingState.REDUCING and order.leg is Leg.OPEN
 
 
 def _intent(order: Order) -> Order:
