@@ -250,12 +250,15 @@ class Desk:
 
     def watermark(self, session: date) -> Watermark:
         """What losses at the close of a session are measured from; the peak starts anew at the session of a resume."""
-        resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE}
-        mark, last = Watermark(), None
+        resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE and c.session <= session}
+        mark, last = Watermark(), date.min
         for value in self.ledger.values(self.book, through=session):
+            if any(last < day < value.session for day in resumed):  # of a session in which nothing was booked
+                mark = mark.restarted()
             last, mark = value.session, mark.after(float(value.nav), float(value.flows))
             mark = mark.restarted() if last in resumed else mark
-        return mark if last == session else mark.after(mark.closing)
+        mark = mark if last == session else mark.after(mark.closing)
+        return mark.restarted() if any(day > last for day in resumed) else mark
 
     def _trading_state(self, session: date, watermark: Watermark) -> TradingState:
         """The book's state after what the session's result changes by itself, which is written down, once by key."""
