@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from quant.audit.anchor import Anchor, Verification, anchor_fault, days, verify
 from quant.audit.chain import GENESIS, ChainEntry, entry_hash
 from quant.audit.merkle import MerkleTree, leaf_hash
 from quant.errors import LedgerError
+from quant.ports import DecisionRecord, SessionStart
+from quant.risk.state import StateChange, TradingState
 from tests.adapters.ledger.worker import SESSION, numbered_entry, numbered_order
 
 BEGIN = datetime(2013, 2, 27, 22, 0, tzinfo=UTC)
@@ -261,6 +263,18 @@ BOOKED = {
     "UPDATE orders SET side = 'sell'": "is not the one of audit entry",
     "UPDATE champion_history SET version = 'v2'": "the promotion of audit entry",
     "INSERT INTO champion_history VALUES (9, '2030-01-01 00:00:00', 's', '2013-03-02', 'v3')": "champion v3 of s from 2013-03-02 on is",
+    "DELETE FROM trading_states WHERE state = 'halted'": "the trading state of audit entry",
+    "UPDATE trading_states SET state = 'active'": "the trading state of audit entry",
+    "INSERT INTO trading_states VALUES (9, '2030-01-01 00:00:00', 'paper', '2013-03-01', 'x', 'active', 'r', 'command')": (
+        "trading state active of book paper (x) is not in the log"
+    ),
+    "UPDATE trading_states SET sequence = 9 WHERE key = 'a'": "trading states are not in the order of the log",
+    "UPDATE decisions SET model_version = 'w'": "the decision of book paper, session 2013-03-01, is not the one of audit entry",
+    "DELETE FROM decisions": "the decision of book paper, session 2013-03-01, is gone: audit entry",
+    "INSERT INTO decisions SELECT book, '2013-03-04', decision_at, model_version, table_versions FROM decisions": (
+        "the decision of book paper, session 2013-03-04, is not in the log"
+    ),
+    "UPDATE session_starts SET rules = '{}'": "the start of book paper, session 2013-03-01, is not the one of audit entry",
     TWIN_ENTRY: "3 ledger entries from number 1 on, 2 in the log",
 }
 
@@ -272,6 +286,11 @@ def test_a_row_of_the_ledger_that_is_not_what_the_log_tells_is_named(tmp_path: P
     ledger.post([numbered_entry(1), numbered_entry(2)])
     ledger.intend([numbered_order(1)])
     ledger.crown("s", SESSION, "v1")
+    ledger.begin(SessionStart(book="paper", session=SESSION, decision_at=BEGIN, rules="rules"))
+    for key, state in (("a", TradingState.HALTED), ("b", TradingState.ACTIVE)):
+        ledger.change_state(StateChange(book="paper", session=SESSION, key=key, state=state, reason="r", by="command"))
+    made = DecisionRecord(book="paper", session=SESSION, decision_at=BEGIN, model_version="v1", table_versions={"bars": 1})
+    ledger.record_decision(made, {**asdict(made), "session": str(SESSION), "decision_at": BEGIN.isoformat()})
     assert ledger.unlike_the_log() == []
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as database:
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
