@@ -15,6 +15,7 @@ from adapters.ledger.entries import bookings_digest, read_entries
 from adapters.ledger.orders import INTENT, intent_row, read_orders
 from adapters.ledger.records import STATE_COLUMNS
 from adapters.ledger.schema import audit, champion_history, decisions, entries, orders, session_starts, trading_states
+from adapters.ledger.states import untrue_states
 from quant.audit.canonical import plain
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 def unlike_the_log(connection: Connection) -> list[str]:
     """What the tables have otherwise than the log tells, in words; rows from before the log told of them are left alone."""
     of_books = (*_states(connection), *_decisions(connection), *_starts(connection))
-    return [*_bookings(connection), *_orders(connection), *of_books, *_champions(connection)]
+    cached = (
+        f"the state of book {book} that is kept of session {day} is not what its entries say" for book, day in untrue_states(connection)
+    )
+    return [*_bookings(connection), *_orders(connection), *of_books, *_champions(connection), *cached]
 
 
 def _told(connection: Connection, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

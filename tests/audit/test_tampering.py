@@ -14,6 +14,7 @@ import pytest
 
 from adapters.clock import FixedClock
 from adapters.ledger import open_ledger
+from adapters.ledger.states import FOLD
 from adapters.notary import FileNotary, read_anchors, signed
 from assets.audit import anchor_log
 from quant.audit.anchor import Anchor, Verification, anchor_fault, days, verify
@@ -256,6 +257,8 @@ TWIN_ENTRY = (
     "INSERT INTO entries SELECT 3, recorded_at, book, session, 'x', kind, symbol, price, stale, due, assumed, new_symbol "
     "FROM entries WHERE sequence = 2"
 )
+FORGED_STATE = f"""INSERT INTO book_states (book, session, sequence, fold, recorded_at, state) VALUES ('paper', '2013-03-01', 2, {FOLD},
+'2030-01-01 00:00:00', '{{"values": [], "cash": "9", "divergence": "0", "holdings": {{}}, "receivables": []}}')"""
 BOOKED = {
     "UPDATE postings SET amount = amount + 1 WHERE leg = 0 AND entry = 2": OTHERS,
     "UPDATE entries SET price = 1 WHERE sequence = 2": OTHERS,
@@ -275,6 +278,7 @@ BOOKED = {
         "the decision of book paper, session 2013-03-04, is not in the log"
     ),
     "UPDATE session_starts SET rules = '{}'": "the start of book paper, session 2013-03-01, is not the one of audit entry",
+    FORGED_STATE: "the state of book paper that is kept of session 2013-03-01 is not what its entries say",
     TWIN_ENTRY: "3 ledger entries from number 1 on, 2 in the log",
 }
 
