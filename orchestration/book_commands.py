@@ -150,8 +150,11 @@ def _confirm(rows: pl.DataFrame, symbol: str, reason: str) -> None:
         raise InputError(expected(f"an open difference of one of: {names}", found=symbol, where="--confirm", do="see the list"))
     day, book, difference = still["session"][0], still["book"][0], still[column].sum()
     with Workbench.opened() as bench:
-        payload = {"book": book, "session": day.isoformat(), "symbol": symbol, "difference": plain(difference), "reason": reason}
-        bench.open_ledger().record(CONFIRMED, payload)
+        ledger = bench.open_ledger()
+        state = ledger.state(book, through=day)
+        held = state.cash if symbol == WHOLE_ACCOUNT else state.quantity(symbol)
+        of = {"book": book, "session": day.isoformat(), "symbol": symbol}
+        ledger.record(CONFIRMED, {**of, "difference": plain(difference), "held": plain(held), "reason": reason})
     out.print(f"confirmed: {symbol}, {plain(difference)}; `afterclose paper-run --session {day}` books it", highlight=False, soft_wrap=True)
 
 

@@ -92,6 +92,26 @@ def test_an_unknown_position_blocks_until_a_person_confirms_it_and_then_the_book
     assert (list(again.found.deltas), again.blocked) == ([], {})
 
 
+@pytest.mark.parametrize("symbol", ["AAA", WHOLE_ACCOUNT])
+def test_a_confirmed_difference_that_was_booked_and_comes_again_waits_for_a_person_again(rig: Rig, symbol: str):
+    exchange = rig.server.house.exchange
+
+    def more() -> None:
+        if symbol == "AAA":
+            exchange.positions["AAA"] = Position(quantity=exchange.held("AAA") + 100, cost=Decimal(50))
+        else:
+            exchange.cash += 100
+
+    more()
+    assert list(rig.look().blocked) == [symbol]
+    held = "0" if symbol == "AAA" else str(rig.desk.deposit)
+    told = {"book": "paper", "session": str(DAY), "symbol": symbol, "difference": "100", "held": held, "reason": "a transfer"}
+    rig.desk.ledger.record(CONFIRMED, told)
+    assert rig.look().blocked == {}
+    more()
+    assert list(rig.look().blocked) == [symbol]
+
+
 def test_cash_that_is_not_the_books_halts(rig: Rig):
     rig.server.house.exchange.cash += 5000
     assert list(rig.look().blocked) == [WHOLE_ACCOUNT]
