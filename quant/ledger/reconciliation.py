@@ -245,7 +245,7 @@ class _Look:
         """Shares that executions do not explain. Booked at the last mark, against no cash, if small or confirmed."""
         mark = self.view.marks.get(symbol)
         accepted = difference != 0 and self._accepted(symbol, difference) and mark is not None
-        small = mark is not None and abs(difference) * mark <= Decimal(repr(self.settings.max_position_usd))
+        small = bool(mark) and abs(difference) * (mark or ZERO) <= Decimal(repr(self.settings.max_position_usd))  # at zero, who knows
         bookable = difference != 0 and not fills and (accepted or small)
         split = next((a for a in self.view.actions if a.symbol == symbol and _is_split_of(a, ours, ours + difference)), None)
         if fills:

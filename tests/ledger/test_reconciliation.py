@@ -84,6 +84,12 @@ def test_a_ledger_and_a_broker_that_agree_have_no_difference():
     assert (found.deltas, found.entries, found.blocked, found.halt_reason) == ([], [], {}, None)
 
 
+def test_no_number_of_shares_is_within_the_tolerance_at_a_mark_of_zero():
+    worthless = replace(VIEW, marks={**VIEW.marks, "AAA": Decimal(0)})
+    assert list(reconcile(worthless, report(AAA=1_000_100), SETTINGS).blocked) == ["AAA"]
+    assert reconcile(worthless, report(AAA=1_000_100), SETTINGS, {"AAA": Decimal(1_000_000)}).blocked == {}
+
+
 @pytest.mark.scenario(2)
 def test_a_fill_that_came_after_the_end_of_its_order_is_recovered_at_its_price():
     found = reconcile(VIEW, report("9500", fills=(fill(),), AAA=110), SETTINGS)
