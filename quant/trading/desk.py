@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
-from quant.ledger.entries import EntryKind
+from quant.ledger.entries import Account, EntryKind
 from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
 from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
@@ -236,10 +237,10 @@ class Desk:
                 self.rules.ledger,
                 booked_in=market.session,
             )
-            booked = {e.key for e in since}
+            booked = {e.key: e for e in since}
             entries += [
                 replace(entry, session=market.session, symbol=name_after(entry.symbol or "", renames))
-                for entry in made
+                for entry in _numbered_as(booked, made)
                 if entry.key not in booked
             ]
         return entries
@@ -275,6 +276,28 @@ class Desk:
                 expected(what, found="no decision", where="the ledger", do=f"run `afterclose backfill --from {session} --to {before}`")
             )
         return found
+
+
+def _numbered_as(booked: Mapping[str, Entry], made: Sequence[Entry]) -> list[Entry]:
+    """``made`` with dividends of one day and name that were ``booked`` under their keys of then: one more that is learned later may come
+    before them in the order that numbers them.
+    """
+    named: dict[int, str] = {}
+    taken: set[str] = set()
+    dividends = [(place, entry) for place, entry in enumerate(made) if entry.kind is EntryKind.DIVIDEND]
+    of = [key.rpartition("|")[0] for key in (entry.key for _, entry in dividends)]
+    for (place, entry), name in zip(dividends, of, strict=True):
+        amount = entry.amount(Account.DIVIDENDS)
+        same = (key for key, e in booked.items() if key.rpartition("|")[0] == name and e.amount(Account.DIVIDENDS) == amount)
+        if (key := next((key for key in same if key not in taken), None)) is not None:
+            named[place] = key
+            taken.add(key)
+    for (place, _), name in zip(dividends, of, strict=True):
+        if place not in named:
+            key = next(key for key in (f"{name}|{number}" for number in count()) if key not in taken)
+            named[place] = key
+            taken.add(key)
+    return [replace(entry, key=named.get(place, entry.key)) for place, entry in enumerate(made)]
 
 
 def _from_outside(entry: Entry) -> bool:
