@@ -103,8 +103,8 @@ def _decisions(connection: Connection) -> Iterator[str]:
 
 def _starts(connection: Connection) -> Iterator[str]:
     rows = connection.execute(select(session_starts)).mappings()
-    made = [{**row, "rules_sha256": sha256(row["rules"].encode()).hexdigest()} for row in rows]
-    held = {(row["book"], row["session"].isoformat()): _facts(row, _START) for row in made}
+    made: list[dict[str, Any]] = [{**row, "rules_sha256": sha256(row["rules"].encode()).hexdigest()} for row in rows]
+    held = {(str(row["book"]), row["session"].isoformat()): _facts(row, _START) for row in made}
     yield from _by_session("start", held, [(number, _facts(p, _START)) for number, p in _told(connection, "session")])
 
 
