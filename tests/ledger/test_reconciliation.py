@@ -87,6 +87,15 @@ def test_a_ledger_and_a_broker_that_agree_have_no_difference():
     assert (found.deltas, found.entries, found.blocked, found.halt_reason) == ([], [], {}, None)
 
 
+def test_executions_that_do_not_explain_a_confirmed_difference_are_booked_with_the_rest_of_it():
+    seen = report("9500", fills=(fill(),), AAA=115)
+    assert list(reconcile(VIEW, seen, SETTINGS).blocked) == ["AAA"]
+    done = reconcile(VIEW, seen, SETTINGS, {"AAA": Decimal(15)})
+    assert [(e.quantity, e.cash) for e in done.entries] == [(10, -500), (5, 0)]
+    assert (done.blocked, done.halt_reason) == ({}, None)
+    assert reconcile(after(VIEW, done.entries), seen, SETTINGS).deltas == []
+
+
 def test_a_trade_that_somebody_else_made_and_took_back_can_be_confirmed():
     bought_and_sold = report("9990", fills=(fill(1, of="t"), fill(2, quantity=-10, price="49", of="t")))
     found = reconcile(VIEW, bought_and_sold, SETTINGS)
