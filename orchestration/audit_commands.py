@@ -46,8 +46,8 @@ def verify_log(
     public_key: Annotated[str | None, typer.Option(metavar="HEX", help="Key that must have signed them; default: the data root's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Walk through the whole log and name the first entry that is not what was recorded, then hold bookings, orders and champions against
-    it. Exit 1 if anything is wrong.
+    """Walk through the whole log and name the first entry that is not what was recorded, then hold bookings, orders, sessions,
+    decisions, trading states and champions against it. Exit 1 if anything is wrong.
     """
     if anchor is not None and not anchor.is_file():
         raise InputError(expected("a file of anchors", found="none", where=str(anchor), do="name one: audit/anchors.jsonl or its copy"))
@@ -86,7 +86,7 @@ def verification_lines(found: Verification, anchors: Sequence[Anchor], seconds: 
     """What a person wants to read of a verification."""
     speed = f", {found.entries / seconds:,.0f} a second" if seconds > 0 and found.entries > 1000 else ""
     if found.sound:
-        yield "ledger     bookings, orders and champions are those that the log tells of"
+        yield "ledger     bookings, orders, sessions, decisions, states and champions are those that the log tells of"
     yield f"entries    {found.entries:,}, each chained to the one before ({seconds:.2f} s{speed}); head {found.head}"
     if anchors:
         newest = anchors[-1]

@@ -143,19 +143,36 @@ def _confirm(rows: pl.DataFrame, symbol: str, reason: str) -> None:
     from quant.ledger.reconciliation import WHOLE_ACCOUNT
     from quant.trading.reconciling import CONFIRMED
 
-    still = rows.filter((pl.col("symbol") == symbol) & (pl.col("outcome") != "booked"))
-    column = "amount" if symbol == WHOLE_ACCOUNT else "quantity"
-    if still.is_empty() or not still[column].sum():
-        names = ", ".join(rows.filter(pl.col("outcome") != "booked")["symbol"].unique().sort()) or "none"
-        raise InputError(expected(f"an open difference of one of: {names}", found=symbol, where="--confirm", do="see the list"))
-    day, book, difference = still["session"][0], still["book"][0], still[column].sum()
+    still = open_difference(rows, symbol)
+    day, book, difference = still["session"][0], still["book"][0], still[_difference_column(symbol)].sum()
     with Workbench.opened() as bench:
-        payload = {"book": book, "session": day.isoformat(), "symbol": symbol, "difference": plain(difference), "reason": reason}
-        bench.open_ledger().record(CONFIRMED, payload)
+        ledger = bench.open_ledger()
+        state = ledger.state(book, through=day)
+        held = state.cash if symbol == WHOLE_ACCOUNT else state.quantity(symbol)
+        of = {"book": book, "session": day.isoformat(), "symbol": symbol}
+        ledger.record(CONFIRMED, {**of, "difference": plain(difference), "held": plain(held), "reason": reason})
     out.print(
         f"confirmed: {symbol}, {plain(difference)}; `{own_command(f'paper-run --session {day}')}` books it", highlight=False, soft_wrap=True
     )
     out.print("A book that the difference halted then needs `afterclose resume --reason TEXT`.", highlight=False, soft_wrap=True)
+
+
+def open_difference(rows: pl.DataFrame, symbol: str) -> pl.DataFrame:
+    """The rows of a reconciliation that a person may accept for ``symbol``; they may sum to nothing, as those of a trade that somebody made
+    and took back. InputError if there are none.
+    """
+    open_ones = rows.filter(pl.col("outcome") != "booked")
+    still = open_ones.filter(pl.col("symbol") == symbol)
+    if not (still[_difference_column(symbol)] != 0).any():
+        names = ", ".join(open_ones["symbol"].unique().sort()) or "none"
+        raise InputError(expected(f"an open difference of one of: {names}", found=symbol, where="--confirm", do="see the list"))
+    return still
+
+
+def _difference_column(symbol: str) -> str:
+    from quant.ledger.reconciliation import WHOLE_ACCOUNT
+
+    return "amount" if symbol == WHOLE_ACCOUNT else "quantity"
 
 
 def _show(rows: pl.DataFrame, symbol: str | None, nothing: str, *, as_json: bool, as_csv: bool) -> None:

@@ -85,12 +85,12 @@ def bind_once(connection: Connection, book: str, account_id: str, recorded_at: d
             raise LedgerError(expected(what, found=found, where="the ledger", do=do))
 
 
-_STATE_COLUMNS = ("book", "session", "key", "state", "reason", "by")
+STATE_COLUMNS = ("book", "session", "key", "state", "reason", "by")
 
 
 def read_states(connection: Connection, book: str) -> list[StateChange]:
     """A book's changes of trading state, oldest first."""
-    columns = [trading_states.c[name] for name in _STATE_COLUMNS]
+    columns = [trading_states.c[name] for name in STATE_COLUMNS]
     rows = connection.execute(select(*columns).where(trading_states.c.book == book).order_by(trading_states.c.sequence)).mappings()
     return [replace(change, state=TradingState(change.state)) for change in (StateChange(**row) for row in rows)]
 
@@ -99,7 +99,7 @@ def change_state_once(connection: Connection, change: StateChange, recorded_at: 
     """The first change of a key stands, with its row in the audit log."""
     if any(change.key == stored.key for stored in read_states(connection, change.book)):
         return False
-    row = {name: getattr(change, name) for name in _STATE_COLUMNS}
+    row = {name: getattr(change, name) for name in STATE_COLUMNS}
     row["state"] = change.state.value
     connection.execute(insert(trading_states), {"recorded_at": recorded_at, **row})
     record_audit(connection, "trading_state", {**row, "session": change.session.isoformat()}, recorded_at)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from quant.ledger.entries import Entry
 
-FOLD = 2
+FOLD = 3
 """Raise it when the fold gives another state for the same entries: older states are passed over then."""
 STORED_EVERY = 20_000  # entries: they take as long to read as a session of the chain takes to write
 
@@ -67,6 +67,20 @@ def store(connection: Connection, book: str, folded: Folded, recorded_at: dateti
     if connection.execute(select(column.session).where(*key)).first() is None:
         row = {"book": book, "session": folded.session, "sequence": folded.sequence, "fold": FOLD, "recorded_at": recorded_at}
         connection.execute(insert(book_states), {**row, "state": _encoded(folded)})
+
+
+def untrue_states(connection: Connection) -> Iterator[tuple[str, date]]:
+    """Book and session of every stored state that would be gone on from, and is not what the entries say."""
+    for book in connection.scalars(select(book_states.c.book).where(book_states.c.fold == FOLD).distinct()).all():
+        state, values, done = BookState(), list[SessionValue](), date.min
+        column = entries.c
+        stored = sorted(_stored(connection, book, date.max), key=lambda folded: folded.session)
+        for kept in (folded for folded in stored if _holds(connection, book, folded)):
+            since = stream_entries(connection, column.book == book, column.session > done, column.session <= kept.session)
+            state, made = valued_after(state, since)
+            values, done = [*values, *made], kept.session
+            if (kept.state, list(kept.values)) != (state, values):
+                yield book, kept.session
 
 
 def _holds(connection: Connection, book: str, folded: Folded) -> bool:

@@ -99,7 +99,9 @@ class BookState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionValue:
-    """Net asset value of a book at the close of a session in which something was booked, and what flowed in in it, USD."""
+    """Net asset value of a book at the close of a session in which something was booked, and what flowed in in it, USD: deposits, and what
+    a reconciliation booked from outside.
+    """
 
     session: date
     nav: Decimal
@@ -115,8 +117,8 @@ def valued_after(state: BookState, entries: Iterable[Entry]) -> tuple[BookState,
         def watched(made: Iterable[Entry]) -> Iterator[Entry]:
             nonlocal flows
             for entry in made:
-                if entry.kind is EntryKind.DEPOSIT:
-                    flows += entry.cash
+                if entry.kind in (EntryKind.DEPOSIT, EntryKind.ADJUSTMENT):
+                    flows -= entry.amount(Account.EXTERNAL)
                 yield entry
 
         state = state.after(watched(part))

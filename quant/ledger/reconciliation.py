@@ -242,11 +242,13 @@ class _Look:
             )
 
     def _shares(self, symbol: str, ours: Decimal, difference: Decimal, fills: Sequence[BrokerFill]) -> None:
-        """Shares that executions do not explain. Booked at the last mark, against no cash, if small or confirmed."""
+        """Shares that executions do not explain. Booked at the last mark, against no cash, if small or confirmed; where there are
+        executions, only if confirmed: they at their prices, the rest at the mark.
+        """
         mark = self.view.marks.get(symbol)
         accepted = difference != 0 and self._accepted(symbol, difference) and mark is not None
-        small = mark is not None and abs(difference) * mark <= Decimal(repr(self.settings.max_position_usd))
-        bookable = difference != 0 and not fills and (accepted or small)
+        small = bool(mark) and abs(difference) * (mark or ZERO) <= Decimal(repr(self.settings.max_position_usd))  # at zero, who knows
+        bookable = accepted or (difference != 0 and not fills and small)
         split = next((a for a in self.view.actions if a.symbol == symbol and _is_split_of(a, ours, ours + difference)), None)
         if fills:
             evidence = f"executions {', '.join(fill.execution_id for fill in fills)} do not explain {difference} shares"
@@ -255,8 +257,14 @@ class _Look:
         else:
             evidence = f"the broker has {ours + difference}, the ledger {ours}; no execution, no action"
         if bookable and mark is not None:
-            worth = (difference * mark).quantize(CASH_QUANTUM)
-            postings = transfer(Account.EXTERNAL, Account.SECURITIES, worth, difference)
+            rest = difference
+            for fill in fills:  # only of a confirmed difference
+                signed = fill.quantity * fill.side.sign
+                paid, rest = (signed * fill.price).quantize(CASH_QUANTUM), rest - signed
+                self.explained -= paid
+                self._book(f"adjustment|{fill.execution_id}", symbol, transfer(Account.CASH, Account.SECURITIES, paid, signed), fill.price)
+            worth = (rest * mark).quantize(CASH_QUANTUM)
+            postings = transfer(Account.EXTERNAL, Account.SECURITIES, worth, rest)
             self._book(f"adjustment|{self.view.session}|{symbol}|{ours}|{ours + difference}", symbol, postings, mark)
         self._note(
             kind=DeltaKind.UNKNOWN if split is None or fills else DeltaKind.CORPORATE_ACTION,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_DOWN, Decimal
 from functools import cache
@@ -73,12 +73,13 @@ class _Reviewing:
         self._proposed = [order.quantity for order in orders]
         self._cut_by: dict[int, str] = {}
         self._reducing = _reducing(orders, exposure)
+        self._places: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for place, order in enumerate(orders):
+            self._places[order.symbol, order.side].append(place)
 
     def done(self) -> Review:
-        seen: Counter[tuple[str, str]] = Counter()
-        for place, order in enumerate(self._orders):
-            self._judge(place, _with_those_before(self._exposure, order, seen))
-            seen[order.symbol, order.side] += 1
+        for place in range(len(self._orders)):
+            self._judge(place, self._with_those_before(place))
         portfolio = [limit for limit in limits() if isinstance(limit, PortfolioLimit)]
         before = None
         while before != self._orders:
@@ -93,13 +94,11 @@ class _Reviewing:
         return Review(orders=self._orders, cuts=cuts, seen=self._seen(portfolio))
 
     def _seen(self, portfolio: Sequence[PortfolioLimit]) -> dict[str, dict[str, float]]:
-        seen: Counter[tuple[str, str]] = Counter()
         found: dict[int, dict[str, float]] = {}
         for place, order in enumerate(self._orders):
             if order.denial is None:
-                exposure = _with_those_before(self._exposure, order, seen)
+                exposure = self._with_those_before(place)
                 found[place] = {one.name: one.observe(exposure, order) for one in limits() if self._binds(one, place)}
-            seen[order.symbol, order.side] += 1
         for limit in portfolio:
             sums, parts = self._sums(limit)
             for group, members in parts.items():
@@ -109,6 +108,16 @@ class _Reviewing:
 
     def _binds(self, limit: Limit, place: int) -> TypeGuard[OrderLimit]:
         return isinstance(limit, OrderLimit) and (limit.binds_reducing or place not in self._reducing)
+
+    def _with_those_before(self, place: int) -> Exposure:
+        """The exposure with the orders of the same name and side that came before counted as live, and held as far as they open."""
+        order, exposure = self._orders[place], self._exposure
+        before = [i for i in self._places[order.symbol, order.side] if i < place]
+        if not before:
+            return exposure
+        key = order.symbol, order.side
+        opened = [self._orders[i] for i in before if i not in self._reducing and self._orders[i].denial is None]
+        return replace(exposure.after(opened), live={**exposure.live, key: exposure.live.get(key, 0) + len(before)})
 
     def _judge(self, place: int, exposure: Exposure) -> None:
         order = self._orders[place]
@@ -174,15 +183,6 @@ class _Reviewing:
         state = next_state(order.state, OrderEvent.DENY, order=order.client_order_id)
         denial = Denial(limit=limit.name, observed=observed, allowed=allowed, unit=limit.unit)
         self._orders[place] = replace(order, quantity=self._proposed[place], state=state, denial=denial)
-
-
-def _with_those_before(exposure: Exposure, order: Order, seen: Counter[tuple[str, str]]) -> Exposure:
-    """``exposure`` with the orders of the set that came before ``order`` counted as live."""
-    before = seen[order.symbol, order.side]
-    if not before:
-        return exposure
-    live = exposure.live.get((order.symbol, order.side), 0)
-    return replace(exposure, live={**exposure.live, (order.symbol, order.side): live + before})
 
 
 def _reducing(orders: Sequence[Order], exposure: Exposure) -> set[int]:

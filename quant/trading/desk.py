@@ -7,18 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import count
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from quant.errors import BrokerError, SequenceError, expected
 from quant.ledger.book import BookState
-from quant.ledger.entries import EntryKind
+from quant.ledger.entries import Account, EntryKind
+from quant.ledger.reconciliation import WHOLE_ACCOUNT
 from quant.ports import Broker, Clock, DecisionRecord, Ledger
 from quant.risk.state import TradingState, Watermark, automatic_changes, state_after
 from quant.trading.corporate_actions import by_new_name, corporate_action_entries, name_after, new_names
 from quant.trading.decision import Decision, decide
 from quant.trading.market import SessionMarket
-from quant.trading.orders import Execution, Expiry, Order, OrderEvent, OrderState, next_state
+from quant.trading.orders import Execution, Expiry, Leg, Order, OrderEvent, OrderState, next_state
 from quant.trading.settlement import OPENING_KEY, Settlement, settle, unforeseen_actions
 from quant.trading.submission import find_out, submit
 from quant.units import CASH_QUANTUM, ZERO, price
@@ -138,7 +140,7 @@ class Desk:
                     shortable=lambda symbol: self._shortable(session, symbol),
                 )
                 intents = self.ledger.intend([_intent(order) for order in reviewed.orders])
-            self._send(session, [order for order in intents if order.state in _WAITING])
+            self._send(session, [order for order in intents if order.state in _WAITING], blocked or {})
             record = DecisionRecord(
                 book=self.book,
                 session=session,
@@ -160,9 +162,10 @@ class Desk:
         asset = self.broker.asset(symbol)
         return asset is not None and asset.shortable
 
-    def _send(self, session: date, waiting: Sequence[Order]) -> None:
+    def _send(self, session: date, waiting: Sequence[Order], blocked: Mapping[str, str]) -> None:
         """Submit orders once, or record why not: to a broker apart from us only those of the session that is the newest now, in time for
-        its auction, by a clock that agrees with the broker's.
+        its auction, by a clock that agrees with the broker's. Intents may be of a run that was killed: what the book's state or a
+        reconciliation forbids by now is not sent.
         """
         if not waiting:
             return
@@ -175,6 +178,12 @@ class Desk:
             return
         with self.ledger.trading(self.book):
             waiting = self.ledger.orders(self.book, decided=session, states=_WAITING)  # as they are now that nobody else trades
+            state = state_after(self.ledger.state_changes(self.book))
+            stopped = [order for order in waiting if _stopped(order, state, blocked)]
+            if stopped:
+                why = f"the book is {state}" if state is not TradingState.ACTIVE else "the broker and the ledger differ"
+                find_out(stopped, book=self.book, ledger=self.ledger, broker=self.broker, why=f"stopped before it was sent: {why}")
+                waiting = [order for order in waiting if order not in stopped]
             if not self.broker.capabilities.embedded and self._too_late(session):
                 find_out(waiting, book=self.book, ledger=self.ledger, broker=self.broker)
             else:
@@ -228,10 +237,10 @@ class Desk:
                 self.rules.ledger,
                 booked_in=market.session,
             )
-            booked = {e.key for e in since}
+            booked = {e.key: e for e in since}
             entries += [
                 replace(entry, session=market.session, symbol=name_after(entry.symbol or "", renames))
-                for entry in made
+                for entry in _numbered_as(booked, made)
                 if entry.key not in booked
             ]
         return entries
@@ -242,12 +251,15 @@ class Desk:
 
     def watermark(self, session: date) -> Watermark:
         """What losses at the close of a session are measured from; the peak starts anew at the session of a resume."""
-        resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE}
-        mark, last = Watermark(), None
+        resumed = {c.session for c in self.ledger.state_changes(self.book) if c.state is TradingState.ACTIVE and c.session <= session}
+        mark, last = Watermark(), date.min
         for value in self.ledger.values(self.book, through=session):
+            if any(last < day < value.session for day in resumed):  # of a session in which nothing was booked
+                mark = mark.restarted()
             last, mark = value.session, mark.after(float(value.nav), float(value.flows))
             mark = mark.restarted() if last in resumed else mark
-        return mark if last == session else mark.after(mark.closing)
+        mark = mark if last == session else mark.after(mark.closing)
+        return mark.restarted() if any(day > last for day in resumed) else mark
 
     def _trading_state(self, session: date, watermark: Watermark) -> TradingState:
         """The book's state after what the session's result changes by itself, which is written down, once by key."""
@@ -266,10 +278,39 @@ class Desk:
         return found
 
 
+def _numbered_as(booked: Mapping[str, Entry], made: Sequence[Entry]) -> list[Entry]:
+    """``made`` with dividends of one day and name that were ``booked`` under their keys of then: one more that is learned later may come
+    before them in the order that numbers them.
+    """
+    named: dict[int, str] = {}
+    taken: set[str] = set()
+    dividends = [(place, entry) for place, entry in enumerate(made) if entry.kind is EntryKind.DIVIDEND]
+    of = [key.rpartition("|")[0] for key in (entry.key for _, entry in dividends)]
+    for (place, entry), name in zip(dividends, of, strict=True):
+        amount = entry.amount(Account.DIVIDENDS)
+        same = (key for key, e in booked.items() if key.rpartition("|")[0] == name and e.amount(Account.DIVIDENDS) == amount)
+        if (key := next((key for key in same if key not in taken), None)) is not None:
+            named[place] = key
+            taken.add(key)
+    for (place, _), name in zip(dividends, of, strict=True):
+        if place not in named:
+            key = next(key for key in (f"{name}|{number}" for number in count()) if key not in taken)
+            named[place] = key
+            taken.add(key)
+    return [replace(entry, key=named.get(place, entry.key)) for place, entry in enumerate(made)]
+
+
 def _from_outside(entry: Entry) -> bool:
     """True for flows after the opening one, and for what a reconciliation booked."""
     flow = entry.kind is EntryKind.DEPOSIT and entry.key != OPENING_KEY
     return flow or entry.kind in (EntryKind.ADJUSTMENT, EntryKind.DIVERGENCE)
+
+
+def _stopped(order: Order, state: TradingState, blocked: Mapping[str, str]) -> bool:
+    """True for an order that a review would deny now for the book's state or for what a reconciliation found."""
+    if state is TradingState.HALTED or order.symbol in blocked or WHOLE_ACCOUNT in blocked:
+        return True
+    return state is TradingState.REDUCING and order.leg is Leg.OPEN
 
 
 def _intent(order: Order) -> Order:

@@ -16,7 +16,7 @@ from quant.ledger.reconciliation import (
     divergence_entries,
     reconcile,
 )
-from quant.units import price
+from quant.units import ZERO, price
 
 if TYPE_CHECKING:
     from datetime import date
@@ -82,17 +82,23 @@ def reconcile_book(desk: Desk, market: SessionMarket, settings: ReconcileSetting
         fills=fills,
         client_order_ids=_broker_ids(desk, market.session, [order for order in orders if order.symbol in new]),
     )
-    found = reconcile(view, report, settings, confirmations(desk.ledger, desk.book, market.session))
+    found = reconcile(view, report, settings, confirmations(desk.ledger, view))
     desk.ledger.post([*diverged, *found.entries])
     held = desk.state(market.session).holdings
     return Reconciled(found=found, positions=report.positions, held={symbol: holding.quantity for symbol, holding in held.items()})
 
 
-def confirmations(ledger: Ledger, book: str, session: date) -> dict[str, Decimal]:
-    """The differences of a session that a person accepted."""
-    rows = [payload for _, _, _, payload in ledger.audit(CONFIRMED)]
-    mine = [row for row in rows if row["book"] == book and row["session"] == session.isoformat()]
-    return {str(row["symbol"]): Decimal(str(row["difference"])) for row in mine}
+def confirmations(ledger: Ledger, view: LedgerView) -> dict[str, Decimal]:
+    """The differences of a session that a person accepted, while the ledger holds what it held then: once one is booked, the same
+    difference again is another one.
+    """
+    found: dict[str, Decimal] = {}
+    for _, _, _, row in ledger.audit(CONFIRMED):
+        symbol, of = str(row["symbol"]), (row["book"], row["session"])
+        held = view.cash if symbol == WHOLE_ACCOUNT else view.quantities.get(symbol, ZERO)
+        if of == (view.book, view.session.isoformat()) and Decimal(str(row.get("held", held))) == held:
+            found[symbol] = Decimal(str(row["difference"]))
+    return found
 
 
 def _view(desk: Desk, market: SessionMarket, booked: Sequence[Entry], diverged: Sequence[Entry], orders: Sequence[Order]) -> LedgerView:

@@ -101,7 +101,11 @@ def borrow_entries(book: str, state: BookState, market: SessionMarket, costs: Co
     has after ``renames``.
     """
     rate = Decimal(repr(costs.borrow_rate_annual)) / SESSIONS_PER_YEAR
-    fees = {name_after(s, renames): cents(-h.market_value * rate) for s, h in state.holdings.items() if h.quantity < 0}
+    fees: dict[str, Decimal] = {}
+    for held_as, holding in state.holdings.items():
+        if holding.quantity < 0:  # two shorts may have become one
+            symbol = name_after(held_as, renames)
+            fees[symbol] = fees.get(symbol, ZERO) + cents(-holding.market_value * rate)
     return [
         Entry(
             book=book,

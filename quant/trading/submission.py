@@ -62,12 +62,12 @@ def submit(orders: Sequence[Order], *, book: str, ledger: Ledger, broker: Broker
         )
 
 
-def find_out(orders: Sequence[Order], *, book: str, ledger: Ledger, broker: Broker) -> None:
-    """As submit, for orders that are not to be sent any more: one that never arrived, or was never sent, is missed."""
+def find_out(orders: Sequence[Order], *, book: str, ledger: Ledger, broker: Broker, why: str = "not sent in time") -> None:
+    """As submit, for orders that are not to be sent any more: one that never arrived, or was never sent, is missed, and ``why``."""
     fates: dict[str, Fate] = {}
     for order in orders:
         held = _held(order, broker) if order.state is OrderState.SENT else None
-        fates[order.client_order_id] = Fate(event=OrderEvent.MISS, note="not sent in time") if held is None else _acknowledged(held)
+        fates[order.client_order_id] = Fate(event=OrderEvent.MISS, note=why) if held is None else _acknowledged(held)
     ledger.advance(book, {i: f.event for i, f in fates.items()}, notes={i: f.note for i, f in fates.items() if f.note})
 
 

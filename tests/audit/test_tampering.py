@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,12 +14,15 @@ import pytest
 
 from adapters.clock import FixedClock
 from adapters.ledger import open_ledger
+from adapters.ledger.states import FOLD
 from adapters.notary import FileNotary, read_anchors, signed
 from assets.audit import anchor_log
 from quant.audit.anchor import Anchor, Verification, anchor_fault, days, verify
 from quant.audit.chain import GENESIS, ChainEntry, entry_hash
 from quant.audit.merkle import MerkleTree, leaf_hash
 from quant.errors import LedgerError
+from quant.ports import DecisionRecord, SessionStart
+from quant.risk.state import StateChange, TradingState
 from tests.adapters.ledger.worker import SESSION, numbered_entry, numbered_order
 
 BEGIN = datetime(2013, 2, 27, 22, 0, tzinfo=UTC)
@@ -254,6 +257,8 @@ TWIN_ENTRY = (
     "INSERT INTO entries SELECT 3, recorded_at, book, session, 'x', kind, symbol, price, stale, due, assumed, new_symbol "
     "FROM entries WHERE sequence = 2"
 )
+FORGED_STATE = f"""INSERT INTO book_states (book, session, sequence, fold, recorded_at, state) VALUES ('paper', '2013-03-01', 2, {FOLD},
+'2030-01-01 00:00:00', '{{"values": [], "cash": "9", "divergence": "0", "holdings": {{}}, "receivables": []}}')"""
 BOOKED = {
     "UPDATE postings SET amount = amount + 1 WHERE leg = 0 AND entry = 2": OTHERS,
     "UPDATE entries SET price = 1 WHERE sequence = 2": OTHERS,
@@ -261,6 +266,19 @@ BOOKED = {
     "UPDATE orders SET side = 'sell'": "is not the one of audit entry",
     "UPDATE champion_history SET version = 'v2'": "the promotion of audit entry",
     "INSERT INTO champion_history VALUES (9, '2030-01-01 00:00:00', 's', '2013-03-02', 'v3')": "champion v3 of s from 2013-03-02 on is",
+    "DELETE FROM trading_states WHERE state = 'halted'": "the trading state of audit entry",
+    "UPDATE trading_states SET state = 'active'": "the trading state of audit entry",
+    "INSERT INTO trading_states VALUES (9, '2030-01-01 00:00:00', 'paper', '2013-03-01', 'x', 'active', 'r', 'command')": (
+        "trading state active of book paper (x) is not in the log"
+    ),
+    "UPDATE trading_states SET sequence = 9 WHERE key = 'a'": "trading states are not in the order of the log",
+    "UPDATE decisions SET model_version = 'w'": "the decision of book paper, session 2013-03-01, is not the one of audit entry",
+    "DELETE FROM decisions": "the decision of book paper, session 2013-03-01, is gone: audit entry",
+    "INSERT INTO decisions SELECT book, '2013-03-04', decision_at, model_version, table_versions FROM decisions": (
+        "the decision of book paper, session 2013-03-04, is not in the log"
+    ),
+    "UPDATE session_starts SET rules = '{}'": "the start of book paper, session 2013-03-01, is not the one of audit entry",
+    FORGED_STATE: "the state of book paper that is kept of session 2013-03-01 is not what its entries say",
     TWIN_ENTRY: "3 ledger entries from number 1 on, 2 in the log",
 }
 
@@ -272,6 +290,11 @@ def test_a_row_of_the_ledger_that_is_not_what_the_log_tells_is_named(tmp_path: P
     ledger.post([numbered_entry(1), numbered_entry(2)])
     ledger.intend([numbered_order(1)])
     ledger.crown("s", SESSION, "v1")
+    ledger.begin(SessionStart(book="paper", session=SESSION, decision_at=BEGIN, rules="rules"))
+    for key, state in (("a", TradingState.HALTED), ("b", TradingState.ACTIVE)):
+        ledger.change_state(StateChange(book="paper", session=SESSION, key=key, state=state, reason="r", by="command"))
+    made = DecisionRecord(book="paper", session=SESSION, decision_at=BEGIN, model_version="v1", table_versions={"bars": 1})
+    ledger.record_decision(made, {**asdict(made), "session": str(SESSION), "decision_at": BEGIN.isoformat()})
     assert ledger.unlike_the_log() == []
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as database:
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():

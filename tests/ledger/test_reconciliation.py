@@ -7,10 +7,13 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestration.book_commands import open_difference
+from quant.errors import InputError
 from quant.ledger.entries import Account, Entry, EntryKind, transfer
 from quant.ledger.reconciliation import (
     WHOLE_ACCOUNT,
@@ -82,6 +85,32 @@ def told(found: Reconciliation) -> list[tuple[str, str | None, str]]:
 def test_a_ledger_and_a_broker_that_agree_have_no_difference():
     found = reconcile(VIEW, report(), SETTINGS)
     assert (found.deltas, found.entries, found.blocked, found.halt_reason) == ([], [], {}, None)
+
+
+def test_executions_that_do_not_explain_a_confirmed_difference_are_booked_with_the_rest_of_it():
+    seen = report("9500", fills=(fill(),), AAA=115)
+    assert list(reconcile(VIEW, seen, SETTINGS).blocked) == ["AAA"]
+    done = reconcile(VIEW, seen, SETTINGS, {"AAA": Decimal(15)})
+    assert [(e.quantity, e.cash) for e in done.entries] == [(10, -500), (5, 0)]
+    assert (done.blocked, done.halt_reason) == ({}, None)
+    assert reconcile(after(VIEW, done.entries), seen, SETTINGS).deltas == []
+
+
+def test_a_trade_that_somebody_else_made_and_took_back_can_be_confirmed():
+    bought_and_sold = report("9990", fills=(fill(1, of="t"), fill(2, quantity=-10, price="49", of="t")))
+    found = reconcile(VIEW, bought_and_sold, SETTINGS)
+    rows = pl.DataFrame({"symbol": [d.symbol for d in found.deltas], "quantity": [d.quantity for d in found.deltas], "outcome": "blocked"})
+    assert open_difference(rows, "AAA")["quantity"].sum() == 0
+    done = reconcile(VIEW, bought_and_sold, SETTINGS, {"AAA": Decimal(0)})
+    assert (done.blocked, sum(entry.cash for entry in done.entries)) == ({}, -10)
+    with pytest.raises(InputError, match="an open difference of one of: AAA"):
+        open_difference(rows, "BBB")
+
+
+def test_no_number_of_shares_is_within_the_tolerance_at_a_mark_of_zero():
+    worthless = replace(VIEW, marks={**VIEW.marks, "AAA": Decimal(0)})
+    assert list(reconcile(worthless, report(AAA=1_000_100), SETTINGS).blocked) == ["AAA"]
+    assert reconcile(worthless, report(AAA=1_000_100), SETTINGS, {"AAA": Decimal(1_000_000)}).blocked == {}
 
 
 @pytest.mark.scenario(2)

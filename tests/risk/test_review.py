@@ -150,6 +150,20 @@ def test_the_second_order_of_a_name_and_side_is_denied_even_if_it_says_it_closes
     assert denials(twice[:1], LOOSE, held={"A": 100.0}, live=live)["A"][0] == "duplicate_orders"
 
 
+@pytest.mark.parametrize(
+    ("sign", "allowed", "limit"),
+    [(1, {"max_name_ratio": 0.35}, "single_name"), (-1, {"max_borrow_shares": {"A": 400.0}}, "short_availability")],
+)
+def test_two_orders_of_a_name_keep_its_limits_together_where_two_are_allowed(sign: int, allowed: dict[str, Any], limit: str):
+    settings = LOOSE.model_copy(update={"max_same_orders": 2, **allowed})
+    twice = [order("A", 200 * sign), replace(order("A", 200 * sign), generation=2)]
+    borrow = {"A": 400.0 if sign > 0 else 399.0}
+    done = review(twice, exposure(borrow_shares=borrow), settings).orders
+    assert [o.denial.limit if o.denial else None for o in done] == [None, limit]
+    once = review([twice[0], replace(twice[1], quantity=Decimal(150))], exposure(borrow_shares=borrow), settings).orders
+    assert [o.denial for o in once] == [None, None]
+
+
 def test_an_order_through_zero_is_denied_whatever_it_calls_itself():
     assert denials([order("A", -150, leg=Leg.CLOSE)], LOOSE, held={"A": 100.0})["A"][:2] == ("flip", 100)
 

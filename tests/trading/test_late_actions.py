@@ -74,6 +74,19 @@ def test_a_dividend_learned_after_its_pay_date_is_cash_at_once_and_one_learned_b
     assert [e.kind for e in run(desk, 4, AAA=50.0)] == [EntryKind.PAYMENT]
 
 
+@pytest.mark.parametrize("special", [0.2, 0.5, 2.0])
+def test_a_second_dividend_of_a_day_that_is_learned_late_is_booked_once_beside_the_first(desk: Desk, special: float):
+    run(desk, 1, action("dividend", 0.5, 1, pay_date=D[1]), AAA=50.0)
+    both = tuple(action("dividend", value, 1, pay_date=D[1]) for value in sorted((0.5, special)))
+    assert [entry.cash for entry in run(desk, 2, late=both, AAA=50.0)] == [100 * Decimal(repr(special))]
+    assert run(desk, 3, late=both, AAA=50.0) == []
+
+
+def test_a_dividend_that_is_corrected_late_is_not_restated(desk: Desk):
+    run(desk, 1, action("dividend", 0.5, 1, pay_date=D[1]), AAA=50.0)
+    assert run(desk, 2, late=(action("dividend", 0.6, 1, pay_date=D[1]),), AAA=50.0) == []
+
+
 def test_a_dividend_after_a_split_that_was_learned_late_is_for_the_new_shares(desk: Desk):
     run(desk, 1, AAA=25.0)
     run(desk, 2, AAA=25.0)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import polars as pl
 import pytest
 import stamina
 
@@ -21,10 +22,12 @@ from quant.errors import BrokerError, LedgerError
 from quant.ledger.reconciliation import WHOLE_ACCOUNT, ReconcileSettings
 from quant.ports import AdjustmentConvention
 from quant.risk.settings import RiskSettings
+from quant.risk.state import StateChange, TradingState
 from quant.trading.desk import Desk
 from quant.trading.exchange import Position
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
+from quant.trading.orders import OrderState
 from quant.trading.reconciling import CONFIRMED, Reconciled, reconcile_book
 from quant.trading.rules import BookRules
 from tests.alerts.servers import free_port
@@ -89,9 +92,74 @@ def test_an_unknown_position_blocks_until_a_person_confirms_it_and_then_the_book
     assert (list(again.found.deltas), again.blocked) == ([], {})
 
 
+@pytest.mark.parametrize("symbol", ["AAA", WHOLE_ACCOUNT])
+def test_a_confirmed_difference_that_was_booked_and_comes_again_waits_for_a_person_again(rig: Rig, symbol: str):
+    exchange = rig.server.house.exchange
+
+    def more() -> None:
+        if symbol == "AAA":
+            exchange.positions["AAA"] = Position(quantity=exchange.held("AAA") + 100, cost=Decimal(50))
+        else:
+            exchange.cash += 100
+
+    more()
+    assert list(rig.look().blocked) == [symbol]
+    held = "0" if symbol == "AAA" else str(rig.desk.deposit)
+    told = {"book": "paper", "session": str(DAY), "symbol": symbol, "difference": "100", "held": held, "reason": "a transfer"}
+    rig.desk.ledger.record(CONFIRMED, told)
+    assert rig.look().blocked == {}
+    more()
+    assert list(rig.look().blocked) == [symbol]
+
+
 def test_cash_that_is_not_the_books_halts(rig: Rig):
     rig.server.house.exchange.cash += 5000
     assert list(rig.look().blocked) == [WHOLE_ACCOUNT]
+
+
+def test_a_confirmed_withdrawal_is_a_flow_and_no_loss(rig: Rig):
+    rig.server.house.exchange.cash -= 600_000
+    rig.look()
+    told = {"book": "paper", "session": str(DAY), "symbol": WHOLE_ACCOUNT, "difference": "-600000", "reason": "a withdrawal"}
+    rig.desk.ledger.record(CONFIRMED, told)
+    assert rig.look().blocked == {}
+    mark = rig.desk.watermark(DAY)
+    assert (mark.closing, mark.peak, mark.drawdown, mark.loss) == (400_000, 400_000, 0, 0)
+
+
+def killed_before_it_sent(rig: Rig, session: SessionMarket, targets: pl.DataFrame) -> None:
+    """The intents of the session are in the ledger, nothing was sent."""
+    with pytest.raises(BrokerError):
+        decide(replace(rig.desk, clock=FixedClock(EVENING - timedelta(hours=1))), session, targets)
+    assert [order.state for order in rig.desk.ledger.orders("paper")] == [OrderState.PENDING_NEW] * 2
+
+
+def decide(desk: Desk, session: SessionMarket, targets: pl.DataFrame, blocked: dict[str, str] | None = None) -> dict[str, OrderState]:
+    made = desk.decide(session, targets, decision_at=EVENING, model_version=None, table_versions={}, blocked=blocked)
+    return {order.symbol: order.state for order in made}
+
+
+@pytest.mark.parametrize(
+    ("state", "blocked", "sent"),
+    [
+        (TradingState.ACTIVE, {}, {"AAA", "BBB"}),
+        (TradingState.REDUCING, {}, set[str]()),
+        (TradingState.HALTED, {}, set[str]()),
+        (TradingState.ACTIVE, {"AAA": "unknown"}, {"BBB"}),
+        (TradingState.ACTIVE, {WHOLE_ACCOUNT: "cash"}, set[str]()),
+    ],
+)
+def test_what_a_killed_run_left_unsent_is_not_sent_once_it_may_not_be(
+    rig: Rig, state: TradingState, blocked: dict[str, str], sent: set[str]
+):
+    prices, volumes = {"AAA": 50.0, "BBB": 50.0}, {"AAA": 1e6, "BBB": 1e6}
+    session = SessionMarket(session=DAY, opens=prices, closes=prices, median_volume=volumes)
+    targets = pl.DataFrame({"symbol": ["AAA", "BBB"], "target_weight": [0.05, -0.05]})
+    killed_before_it_sent(rig, session, targets)
+    rig.desk.ledger.change_state(StateChange(book="paper", session=DAY, key="command|1", state=state, reason="r", by="command"))
+    assert {s for s, state in decide(rig.desk, session, targets, blocked).items() if state is OrderState.ACCEPTED} == sent
+    assert {order.symbol for order in rig.desk.broker.open_orders()} == sent
+    assert set(decide(rig.desk, session, targets).values()) <= {OrderState.ACCEPTED, OrderState.MISSED}
 
 
 def test_a_little_cash_is_booked_once_and_the_parts_still_sum(rig: Rig):

@@ -15,6 +15,7 @@ from adapters.clock import FixedClock
 from adapters.ledger import open_ledger
 from quant.errors import SequenceError
 from quant.ledger.book import BookState
+from quant.ledger.entries import Account, Entry, EntryKind, transfer
 from quant.ports import Ledger
 from quant.risk.state import StateChange, TradingState
 from quant.trading.brokerage import Acknowledgement, Answer
@@ -24,6 +25,7 @@ from quant.trading.orders import Execution, Order
 from quant.trading.records import fill_rows, nav_rows, order_rows, pnl_rows, position_rows
 from quant.trading.replay import replay
 from quant.trading.rules import BookRules
+from quant.trading.settlement import opening_deposit
 from tests.trading.eventful import eventful_markets
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, RULES, decided, exchange, markets, random_targets
 
@@ -227,3 +229,19 @@ def test_a_day_killed_at_any_write_and_run_again_ends_in_the_same_book(tmp_path:
         if cuts == 0:
             return
     pytest.fail("the fuse outlived every write: the test cut nothing")
+
+
+def test_a_resume_after_a_session_in_which_nothing_was_booked_restarts_the_peak(tmp_path: Path):
+    days = markets(1, sessions=4)
+    desk = desk_of(tmp_path, days)
+    loss = transfer(Account.CASH, Account.WRITE_OFFS, DEPOSIT * 6 / 10)
+    desk.ledger.post([opening_deposit("paper", days[0], DEPOSIT)])
+    desk.ledger.post([Entry(book="paper", session=days[1].session, key="x", kind=EntryKind.WRITE_OFF, symbol=None, postings=loss)])
+    assert desk.watermark(days[2].session).drawdown == pytest.approx(0.6)
+    resumed = StateChange(book="paper", session=days[2].session, key="r", state=TradingState.ACTIVE, reason="r", by="command")
+    desk.ledger.change_state(resumed)
+    assert desk.watermark(days[1].session).drawdown == pytest.approx(0.6)
+    assert [desk.watermark(day.session).drawdown for day in days[2:]] == [0, 0]
+    gain = transfer(Account.WRITE_OFFS, Account.CASH, DEPOSIT / 10)
+    desk.ledger.post([Entry(book="paper", session=days[3].session, key="y", kind=EntryKind.WRITE_OFF, symbol=None, postings=gain)])
+    assert desk.watermark(days[3].session).peak == float(DEPOSIT / 2)

@@ -120,6 +120,9 @@ def test_borrow_is_charged_on_shorts_only():
     costs = CostSettings(borrow_rate_annual=0.252)
     assert run(held(-100), market(), costs=costs).pnl[0].borrow == Decimal("10.00")  # 10,000 USD x 25.2 % / 252
     assert run(held(100), market(), costs=costs).pnl[0].borrow == 0
+    both = replace(held(-100), holdings={s: Holding(quantity=Decimal(-100), mark=Decimal(100)) for s in ("AAA", "OLD")})
+    merged = replace(action("rename", 0.0, "OLD"), new_symbol="AAA")
+    assert run(both, market(merged), costs=costs).pnl[0].borrow == Decimal("20.00")
 
 
 def test_slippage_is_inside_price_pnl_and_also_shown_apart():

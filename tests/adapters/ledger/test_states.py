@@ -72,6 +72,7 @@ def test_a_state_from_before_a_late_booking_is_passed_over(url: str) -> None:
     assert afresh(url, DAYS[2]).unstored == 0
     assert afresh(url, DAYS[-1]).unstored == 0  # it was kept again
     assert kept(url) == len(DAYS) + 1
+    assert ledger.unlike_the_log() == []
 
 
 def test_states_of_another_fold_are_passed_over(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
