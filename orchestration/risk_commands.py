@@ -42,6 +42,9 @@ def _change(state: TradingState, reason: str) -> None:
         if before is state:
             out.print(f"book {book} is {state} already", highlight=False)
             return
+        if before is TradingState.HALTED and state is TradingState.REDUCING:
+            do = "resume it first, with a reason; nothing else lets a halted book trade"
+            raise InputError(expected("an active book", found=f"{book} halted", where="--reducing", do=do))
         begun = ledger.begun(book)
         session = begun.session if begun else bench.history_last
         ledger.change_state(

@@ -74,6 +74,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory):
         yield root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("price", "moved_figures"),
     [

@@ -60,6 +60,7 @@ def test_a_session_that_cannot_be_gated_is_skipped_and_a_halt_holds_until_the_re
     assert lake.read("daily_nav", first=BAD, last=BAD, where={"book": "paper"}).height == 1
 
     assert "active -> halted" in run("halt", "--reason", "a look at the fills")
+    assert "resume it first" in run("halt", "--reducing", "--reason", "let closings through", code=2)
     assert "trading    halted since 2013-02-27 by command: a look at the fills" in run("status")
     assert "trading state of book paper" in run("alerts", "list")
     passed = run("backfill", "--from", str(BAD), "--to", str(LAST))
