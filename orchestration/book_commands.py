@@ -72,7 +72,12 @@ def orders(
         raise InputError(expected(f"one of {', '.join(states)}", found=state, where="--state", do="choose one"))
     require_data()
     with Workbench.opened() as bench:
-        rows = _order_frame(bench.open_ledger(), book or bench.chain.paper_book, chosen)
+        named = bench.require_book(book)
+        if named == bench.chain.backtest_book:  # replayed, so in no ledger
+            replayed = bench.lake.read("orders", first=chosen.first, last=chosen.last, where={"book": named})
+            rows = chosen.of_rows(replayed).drop("book")
+        else:
+            rows = _order_frame(bench.open_ledger(), named, chosen)
     rows = rows if state is None else rows.filter(pl.col("state") == state)
     _show(rows, symbol, "No orders.", as_json=as_json, as_csv=as_csv)
 
@@ -195,7 +200,7 @@ def _read(table: str, chosen: Chosen, book: str | None) -> pl.DataFrame:
 
     require_data()
     with Workbench.opened() as bench:
-        rows = bench.lake.read(table, first=chosen.first, last=chosen.last, where={"book": book or bench.chain.paper_book})
+        rows = bench.lake.read(table, first=chosen.first, last=chosen.last, where={"book": bench.require_book(book)})
     return chosen.of_rows(rows)
 
 

@@ -160,9 +160,16 @@ class Workbench:
 
         return open_notary(self.settings, self.root)
 
+    def require_book(self, book: str | None) -> str:
+        """``book``, by default the paper book; InputError if the profile has none of this name."""
+        books = (self.chain.paper_book, self.chain.backtest_book)
+        if book is not None and book not in books:
+            raise InputError(expected(f"one of {', '.join(books)}", found=book, where="--book", do="choose one, or change the profile"))
+        return book or self.chain.paper_book
+
     def newest_report(self, book: str | None = None) -> Path:
         """Path of the newest page of a book."""
-        folder = self.root / "reports" / (book or self.chain.paper_book)
+        folder = self.root / "reports" / self.require_book(book)
         pages = sorted(folder.glob("*.html"))
         if not pages:
             raise InputError(

@@ -83,6 +83,7 @@ def test_a_table_is_for_people_or_for_programs_and_shows_the_newest_session(fold
         (["fills", "--session", "2013-02-26", "--to", "2013-02-27"], "expected --session, or --from and --to"),
         (["pnl", "--from", "2013-02-27", "--to", "2013-02-26"], "expected --from not after --to"),
         (["positions", "--json", "--csv"], "expected one of --json and --csv"),
+        (["fills", "--book", "nope"], "expected one of paper, backtest"),
     ],
 )
 def test_a_wrong_question_about_a_book_is_answered_with_what_to_do(folder: Path, words: list[str], message: str) -> None:
