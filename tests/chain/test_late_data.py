@@ -429,7 +429,7 @@ def test_a_row_released_from_quarantine_flows_and_changes_nothing_that_was_decid
     assert "Nothing" in typed("list", "--open").output
     before = decided()
     done = typed("release", str(D3), symbol, "--reason", "the high is misprinted, the close is right")
-    assert f"afterclose backfill --from {D3}" in done.output
+    assert f"backfill --from {D3}" in done.output
     assert "misprinted" in " ".join(typed("list").output.split())
     case.root.days([D3])
     assert decided() == before
