@@ -225,8 +225,8 @@ class Broker(Protocol):
         """Every holding of the account."""
         ...
 
-    def fills(self, after: str | None = None) -> Sequence[BrokerFill]:
-        """Executions after a cursor, oldest first; all that the broker still has without one."""
+    def fills(self, since: datetime) -> Sequence[BrokerFill]:
+        """Executions of the account after an instant, oldest first."""
         ...
 
     def asset(self, symbol: str) -> BrokerAsset | None:
@@ -242,8 +242,8 @@ class Inbox(Protocol):
         """Append those whose (account, event_id) is not there yet, all or nothing; returns how many were new."""
         ...
 
-    def events(self, account: str, orders: Collection[str] | None = None) -> Sequence[BrokerEvent]:
-        """Events of an account, in the order of their arrival; with ``orders`` (the broker's ids) only of those."""
+    def events(self, account: str, since: datetime) -> Sequence[BrokerEvent]:
+        """Events of an account that happened at an instant or later, in the order of their arrival."""
         ...
 
 

@@ -169,25 +169,25 @@ class AlpacaBroker:
         if not orders:
             return []
         trouble: BrokerError | None = None
+        since = min(order.session for order in orders)  # nothing happens to an order before the day on which it was decided
         if self._polls:
             try:
-                self.poll(min(order.session for order in orders))
+                self.poll(since)
             except BrokerError as error:  # the stream may have told everything already
                 trouble = error
         try:
-            return outcomes(session, orders, self._by_client_order_id(self._account_number()))
+            return outcomes(session, orders, self._by_client_order_id(self._account_number(), self._midnight(since)))
         except BrokerError as error:
             raise error from trouble
 
     def poll(self, since: date) -> int:
         """Put into the inbox what the account's orders and activities say of orders and fills since a day; returns how much was new."""
         account = self._account_number()
-        start = datetime.combine(since, time(0), self._calendar.zone)
+        start = self._midnight(since)
         orders = list(self._orders({"status": "all"}, start))
         known = {str(raw["id"]): str(raw["client_order_id"]) for raw in orders}
         events = [state_event(account, raw, Channel.POLL) for raw in orders]
-        fills = self._activities({"after": start.astimezone(UTC).isoformat()})
-        events += [execution_event(account, raw, known.get(str(raw["order_id"])), Channel.POLL) for raw in fills]
+        events += [execution_event(account, raw, known.get(str(raw["order_id"])), Channel.POLL) for raw in self._activities(start)]
         return self._inbox().receive(events)
 
     def open_orders(self) -> Sequence[BrokerOrder]:
@@ -214,7 +214,7 @@ class AlpacaBroker:
             for raw in self._listed("/positions", {})
         ]
 
-    def fills(self, after: str | None = None) -> Sequence[BrokerFill]:
+    def fills(self, since: datetime) -> Sequence[BrokerFill]:
         return [
             BrokerFill(
                 execution_id=execution_key(str(raw["order_id"]), _number(raw, "cum_qty")),
@@ -225,9 +225,8 @@ class AlpacaBroker:
                 quantity=_number(raw, "qty"),
                 price=_number(raw, "price"),
                 executed_at=_instant(raw["transaction_time"]),
-                cursor=str(raw["id"]),
             )
-            for raw in self._activities({} if after is None else {"page_token": after})
+            for raw in self._activities(since)
         ]
 
     def asset(self, symbol: str) -> BrokerAsset | None:
@@ -319,9 +318,9 @@ class AlpacaBroker:
                 raise BrokerError(expected("pages of orders that go on", found=found, where="/orders", do="report it"))
             after = _instant(page[-1]["submitted_at"])
 
-    def _activities(self, params: Mapping[str, object]) -> Iterator[dict[str, Any]]:
-        """Fills, oldest first, page by page after the last id."""
-        asked: dict[str, object] = {**params, "page_size": _PAGE_FILLS, "direction": "asc"}
+    def _activities(self, since: datetime) -> Iterator[dict[str, Any]]:
+        """Fills after an instant, oldest first, page by page after the last id."""
+        asked: dict[str, object] = {"after": since.astimezone(UTC).isoformat(), "page_size": _PAGE_FILLS, "direction": "asc"}
         while True:
             page = self._listed("/account/activities/FILL", asked)
             yield from page
@@ -329,9 +328,12 @@ class AlpacaBroker:
                 return
             asked = {**asked, "page_token": page[-1]["id"]}
 
-    def _by_client_order_id(self, account: str) -> dict[str, list[BrokerEvent]]:
+    def _midnight(self, day: date) -> datetime:
+        return datetime.combine(day, time(0), self._calendar.zone)
+
+    def _by_client_order_id(self, account: str, since: datetime) -> dict[str, list[BrokerEvent]]:
         """Events of the account by our id; an execution on a channel that tells only the broker's is found by the order's other events."""
-        events = self._inbox().events(account)
+        events = self._inbox().events(account, since)
         names = {event.broker_order_id: event.client_order_id for event in events if event.client_order_id}
         grouped: dict[str, list[BrokerEvent]] = defaultdict(list)
         for event in events:

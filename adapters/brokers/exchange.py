@@ -121,10 +121,8 @@ class AccountExchange:
             for symbol in sorted(held)
         ]
 
-    def fills(self, after: str | None = None) -> Sequence[BrokerFill]:
-        ids = [fill.execution_id for fill in self._exchange.fills]
-        start = 0 if after is None else ids.index(after) + 1
-        return [self._fill(fill) for fill in self._exchange.fills[start:]]
+    def fills(self, since: datetime) -> Sequence[BrokerFill]:
+        return [self._fill(fill) for fill in self._exchange.fills if fill.at > since]
 
     def asset(self, symbol: str) -> BrokerAsset | None:
         listing = self._exchange.listings.get(symbol)
@@ -147,7 +145,6 @@ class AccountExchange:
             quantity=fill.quantity,
             price=fill.price,
             executed_at=fill.at,
-            cursor=fill.execution_id,
         )
 
 

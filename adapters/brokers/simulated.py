@@ -58,7 +58,8 @@ class SimulatedExchange:
     def positions(self) -> Sequence[BrokerPosition]:
         return self._refuse("positions")
 
-    def fills(self, after: str | None = None) -> Sequence[BrokerFill]:
+    def fills(self, since: datetime) -> Sequence[BrokerFill]:
+        del since
         return self._refuse("fills")
 
     def asset(self, symbol: str) -> BrokerAsset | None:

@@ -13,7 +13,7 @@ from adapters.ledger.sqlite import sqlite_engine, transact, writing
 from quant.trading.inbox import BrokerEvent, Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Engine
@@ -42,8 +42,8 @@ class SqlInbox:
         now = self._clock.now()
         return transact(self._writer, lambda connection: _receive(connection, events, now)) if events else 0
 
-    def events(self, account: str, orders: Collection[str] | None = None) -> Sequence[BrokerEvent]:
-        return transact(self._reader, lambda connection: _read(connection, account, orders))
+    def events(self, account: str, since: datetime) -> Sequence[BrokerEvent]:
+        return transact(self._reader, lambda connection: _read(connection, account, since))
 
 
 def _receive(connection: Connection, events: Sequence[BrokerEvent], now: datetime) -> int:
@@ -62,11 +62,10 @@ def _receive(connection: Connection, events: Sequence[BrokerEvent], now: datetim
     return len(wanted)
 
 
-def _read(connection: Connection, account: str, orders: Collection[str] | None) -> list[BrokerEvent]:
+def _read(connection: Connection, account: str, since: datetime) -> list[BrokerEvent]:
     column = broker_events.c
-    query = select(broker_events).where(column.account == account).order_by(column.sequence)
-    queries = [query] if orders is None else [query.where(column.broker_order_id.in_(some)) for some in _parts(sorted(orders))]
-    rows = sorted((row for one in queries for row in connection.execute(one).mappings()), key=lambda row: row["sequence"])
+    wanted = select(broker_events).where(column.account == account, column.at >= since).order_by(column.sequence)
+    rows = connection.execute(wanted).mappings()
     skipped = {"sequence", "recorded_at", "channel"}
     return [BrokerEvent(channel=Channel(row["channel"]), **{name: row[name] for name in row if name not in skipped}) for row in rows]
 

@@ -70,8 +70,9 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
-    """A book as it should be at the broker. ``cash`` is without what the broker never books; ``orders`` are the ids of all orders that were
-    ever sent, ``working`` those that may still execute; ``executions`` the ids that are booked; ``actions`` those of the last sessions.
+    """A book as it should be at the broker. ``cash`` is without what the broker never books; ``since``: up to which instant
+    executions are not looked at any more; ``orders`` the ids of the orders sent since and of those ``working``, which may still execute;
+    ``executions`` the ids that are booked; ``actions`` those of the last sessions.
     """
 
     book: str
@@ -181,7 +182,7 @@ def _closed_by_fills(view: LedgerView, report: BrokerReport) -> bool:
 
 
 def _new_fills(view: LedgerView, report: BrokerReport) -> list[BrokerFill]:
-    """Executions since the book began that are not booked, each once."""
+    """Executions since the view's instant that are not booked, each once."""
     found = {fill.execution_id: fill for fill in report.fills if fill.executed_at >= view.since}
     return [fill for name, fill in found.items() if name not in view.executions]
 

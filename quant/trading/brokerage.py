@@ -52,8 +52,8 @@ class BrokerOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerFill:
-    """One execution as the broker reports it. ``execution_id`` is unique for ever: the same one twice is one fill. ``cursor`` is what
-    to ask for the ones after it. ``client_order_id`` is None where the report names only the broker's own id of the order.
+    """One execution as the broker reports it. ``execution_id`` is unique for ever: the same one twice is one fill.
+    ``client_order_id`` is None where the report names only the broker's own id of the order.
     """
 
     execution_id: str
@@ -64,7 +64,6 @@ class BrokerFill:
     quantity: Decimal
     price: Decimal
     executed_at: datetime
-    cursor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

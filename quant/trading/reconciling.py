@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from quant.ledger.entries import EntryKind
 from quant.ledger.reconciliation import (
     WHOLE_ACCOUNT,
     BrokerReport,
@@ -16,6 +17,7 @@ from quant.ledger.reconciliation import (
     divergence_entries,
     reconcile,
 )
+from quant.trading.orders import OrderState
 from quant.units import ZERO, price
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from quant.ledger.entries import Entry
     from quant.ports import Ledger
-    from quant.trading.brokerage import BrokerPosition
+    from quant.trading.brokerage import BrokerCapabilities, BrokerPosition
     from quant.trading.desk import Desk
     from quant.trading.market import SessionMarket
     from quant.trading.orders import Order
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 CONFIRMED = "reconciliation_confirmed"
 """Kind of the audit row of a difference that a person accepted."""
 LOOKED_BACK = 10
-"""So many sessions of orders are looked up for an execution that names only the broker's id of its order."""
+"""So many sessions before the one at hand are looked through for what is not booked yet: a year of an account costs what two weeks do. A
+difference that is older is one of shares, or of cash, that nothing explains.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +70,18 @@ def reconcile_book(desk: Desk, market: SessionMarket, settings: ReconcileSetting
         return Reconciled(found=nothing, why_not=f"the session after {market.session} has begun: the broker's books are of later")
     account = desk.broker.account()
     desk.ledger.bind_account(desk.book, account.account_id)
-    booked = desk.ledger.entries(desk.book, through=market.session)
-    keys = {entry.key for entry in booked}
-    diverged = [entry for entry in divergence_entries(booked, can) if entry.key not in keys]
-    # In the session at hand: earlier ones are closed.
-    diverged = [replace(entry, session=market.session) for entry in diverged]
-    orders = desk.ledger.orders(desk.book)
-    view = _view(desk, market, booked, diverged, orders)
-    fills = desk.broker.fills()
-    new = {f.symbol for f in fills if f.client_order_id is None and f.execution_id not in view.executions and f.executed_at >= view.since}
+    days = desk.calendar.sessions(desk.first_session, market.session)
+    diverged = _diverged(desk, days, can)
+    orders = [order for day in days[-1 - LOOKED_BACK :] for order in desk.ledger.orders(desk.book, decided=day)]
+    view = _view(desk, market, days[-1 - LOOKED_BACK :], diverged, orders)
+    fills = desk.broker.fills(view.since)
+    new = {f.symbol for f in fills if f.client_order_id is None and f.execution_id not in view.executions}
     report = BrokerReport(
         account=account,
         positions=desk.broker.positions(),
         open_orders=desk.broker.open_orders(),
         fills=fills,
-        client_order_ids=_broker_ids(desk, market.session, [order for order in orders if order.symbol in new]),
+        client_order_ids=_broker_ids(desk, [order for order in orders if order.symbol in new]),
     )
     found = reconcile(view, report, settings, confirmations(desk.ledger, view))
     desk.ledger.post([*diverged, *found.entries])
@@ -101,27 +102,41 @@ def confirmations(ledger: Ledger, view: LedgerView) -> dict[str, Decimal]:
     return found
 
 
-def _view(desk: Desk, market: SessionMarket, booked: Sequence[Entry], diverged: Sequence[Entry], orders: Sequence[Order]) -> LedgerView:
+def _diverged(desk: Desk, days: Sequence[date], can: BrokerCapabilities) -> list[Entry]:
+    """What the broker never books and is still among the ledger's cash, moved on in the session at hand: earlier ones are closed.
+
+    Looked for as far back as the newest that was moved on, since with it went all before, or as the book goes.
+    """
+    back, booked = LOOKED_BACK, ()
+    while can.never_books:
+        booked = desk.ledger.entries(desk.book, first=days[-1 - back :][0], through=days[-1])
+        if back >= len(days) or any(entry.kind is EntryKind.DIVERGENCE for entry in booked):
+            break
+        back *= 2
+    keys = {entry.key for entry in booked}
+    return [replace(entry, session=days[-1]) for entry in divergence_entries(booked, can) if entry.key not in keys]
+
+
+def _view(desk: Desk, market: SessionMarket, days: Sequence[date], diverged: Sequence[Entry], orders: Sequence[Order]) -> LedgerView:
     state = desk.state(market.session).after(diverged)
+    booked = desk.ledger.entries(desk.book, first=days[0], through=days[-1])
+    standing = desk.ledger.orders(desk.book, states=[state for state in OrderState if state.at_broker])
     closes = {symbol: price(close) for symbol, close in market.closes.items()}
     executed = {entry.key.split("|", 1)[1] for entry in booked if entry.key.startswith(("trade|", "adjustment|"))}
     return LedgerView(
         book=desk.book,
         session=market.session,
-        since=desk.calendar.close_at(desk.first_session),
+        since=desk.calendar.close_at(days[0]),
         cash=state.cash,
         quantities={symbol: holding.quantity for symbol, holding in state.holdings.items()},
         marks={**{symbol: holding.mark for symbol, holding in state.holdings.items()}, **closes},
-        orders=frozenset(order.client_order_id for order in orders if order.denial is None),
-        working=frozenset(order.client_order_id for order in orders if order.state.at_broker),
+        orders=frozenset(order.client_order_id for order in (*orders, *standing) if order.denial is None),
+        working=frozenset(order.client_order_id for order in standing),
         executions=frozenset(executed),
         actions=[*market.actions, *market.late],
     )
 
 
-def _broker_ids(desk: Desk, session: date, orders: Sequence[Order]) -> dict[str, str]:
-    first = session
-    for _ in range(LOOKED_BACK):
-        first = desk.calendar.previous(first)
-    found = [desk.broker.find(order.client_order_id) for order in orders if order.session >= first and order.denial is None]
+def _broker_ids(desk: Desk, orders: Sequence[Order]) -> dict[str, str]:
+    found = [desk.broker.find(order.client_order_id) for order in orders if order.denial is None]
     return {held.broker_order_id: held.client_order_id for held in found if held is not None}

@@ -15,7 +15,6 @@ from services.broker import wire
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import date
-    from decimal import Decimal
     from pathlib import Path
 
     import polars as pl
@@ -95,7 +94,7 @@ class House:
         for session in sorted(self._bars):
             if self.calendar.close_at(session) < now:
                 for symbol, bar in self._bars[session].items():
-                    self.exchange.marks[symbol] = _mark(bar.close)
+                    self.exchange.marks[symbol] = price(bar.close)
 
     def pass_time(self) -> list[Happening]:
         """Run every auction between the last call and now that there are bars for; returns what happened and was not told yet."""
@@ -157,8 +156,3 @@ class House:
         self.exchange.reset()
         self._told = 0
         self.log.write("reset", self.clock.now().astimezone(UTC), {"account": self.exchange.account_number})
-
-
-def _mark(value: float) -> Decimal:
-
-    return price(value)

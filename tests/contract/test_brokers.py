@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -181,7 +181,7 @@ def test_cash_positions_and_fills_agree_with_each_other(trial: Trial):
     for one in (order(), order("BBB", "200", Side.SELL)):
         broker.submit(one)
     trial.run()
-    fills, after = broker.fills(), broker.account()
+    fills, after = broker.fills(EVENING), broker.account()
     assert after.active
     held = {position.symbol: position.quantity for position in broker.positions()}
     assert held == {"AAA": 300, "BBB": -200}
@@ -189,7 +189,8 @@ def test_cash_positions_and_fills_agree_with_each_other(trial: Trial):
     borrowed = Decimal("0.20")  # 200 x 50.5 x 0.5 % / 252
     assert before.cash - after.cash == paid + borrowed
     assert len({fill.execution_id for fill in fills}) == len(fills) == 4
-    assert [f.execution_id for f in broker.fills(after=fills[1].cursor)] == [f.execution_id for f in fills[2:]]
+    assert broker.fills(fills[0].executed_at - timedelta(microseconds=1)) == fills
+    assert broker.fills(fills[-1].executed_at) == []
 
 
 @pytest.mark.scenario(24)

@@ -61,7 +61,6 @@ def fill(number: int = 1, symbol: str = "AAA", quantity: int = 10, price: str = 
         quantity=Decimal(abs(quantity)),
         price=Decimal(price),
         executed_at=at,
-        cursor=f"x{number}",
     )
 
 

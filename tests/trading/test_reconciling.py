@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -19,16 +19,18 @@ from adapters.ledger.inbox import open_inbox
 from adapters.sources.alpaca import AlpacaKeys
 from quant.calendar import exchange_calendar
 from quant.errors import BrokerError, LedgerError
-from quant.ledger.reconciliation import WHOLE_ACCOUNT, ReconcileSettings
+from quant.ledger.entries import Account, Entry, EntryKind, transfer
+from quant.ledger.reconciliation import WHOLE_ACCOUNT, ReconcileSettings, divergence_entries
 from quant.ports import AdjustmentConvention
 from quant.risk.settings import RiskSettings
 from quant.risk.state import StateChange, TradingState
+from quant.trading.brokerage import BrokerFill
 from quant.trading.desk import Desk
 from quant.trading.exchange import Position
 from quant.trading.execution import CostSettings
 from quant.trading.market import SessionMarket
 from quant.trading.orders import OrderState
-from quant.trading.reconciling import CONFIRMED, Reconciled, reconcile_book
+from quant.trading.reconciling import CONFIRMED, LOOKED_BACK, Reconciled, reconcile_book
 from quant.trading.rules import BookRules
 from tests.alerts.servers import free_port
 from tests.fakes.broker_server import DAY, EVENING, RunningBroker
@@ -191,3 +193,56 @@ def test_one_book_has_one_account_for_ever(rig: Rig):
 def test_a_session_whose_morning_after_has_come_is_not_compared(rig: Rig):
     late = replace(rig.desk, clock=FixedClock(datetime(2020, 1, 3, 15, tzinfo=UTC)))
     assert "has begun" in reconcile_book(late, MARKET, ReconcileSettings()).why_not
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A broker that keeps since when it was asked for executions."""
+
+    broker: AlpacaBroker
+    since: list[datetime]
+
+    def fills(self, since: datetime) -> Sequence[BrokerFill]:
+        self.since.append(since)
+        return self.broker.fills(since)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.broker, name)
+
+
+def years_old(rig: Rig) -> tuple[Desk, list[datetime]]:
+    """The desk of a book that began three years before."""
+    asked = Asked(rig.desk.broker, [])  # type: ignore[arg-type]
+    return replace(rig.desk, first_session=CALENDAR.on_or_after(date(2017, 1, 3)), broker=asked), asked.since  # type: ignore[arg-type]
+
+
+def test_a_book_of_years_asks_for_the_executions_of_two_weeks(rig: Rig):
+    desk, since = years_old(rig)
+    assert reconcile_book(desk, MARKET, ReconcileSettings()).found.deltas == []
+    assert since == [CALENDAR.close_at(CALENDAR.shift(DAY, -LOOKED_BACK))]
+
+
+@pytest.mark.parametrize("moved_on", [None, 15, 40, 700], ids=["nothing yet", "two weeks ago", "two months ago", "years ago"])
+def test_what_the_broker_never_books_is_moved_on_once_however_long_nothing_was_compared(rig: Rig, moved_on: int | None):
+    desk, _ = years_old(rig)
+    ages = [750, 700, 40, 15, 12, 3]
+    paid = [dividend(CALENDAR.shift(DAY, -age), Decimal(age)) for age in ages]
+    then = {entry.session: entry for entry in paid if moved_on is not None and entry.session <= CALENDAR.shift(DAY, -moved_on)}
+    desk.ledger.post([*paid, *(one for entry in then.values() for one in divergence_entries([entry], desk.broker.capabilities))])
+    reconcile_book(desk, MARKET, ReconcileSettings(max_cash_usd=0))
+    state = desk.state(DAY)
+    assert (state.cash, state.divergence) == (rig.desk.deposit, sum(ages))
+    entries = desk.ledger.entries("paper")
+    assert reconcile_book(desk, MARKET, ReconcileSettings(max_cash_usd=0)).found.deltas == []
+    assert desk.ledger.entries("paper") == entries
+
+
+def dividend(session: date, amount: Decimal) -> Entry:
+    return Entry(
+        book="paper",
+        session=session,
+        key=f"{session}|dividend|AAA|0",
+        kind=EntryKind.DIVIDEND,
+        symbol="AAA",
+        postings=transfer(Account.DIVIDENDS, Account.CASH, amount),
+    )

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from quant.ports import Inbox
 from quant.trading.brokerage import Answer
 from quant.trading.inbox import Channel
 from quant.trading.orders import Leg, Order, OrderState, OrderType, Side
-from tests.fakes.broker_server import DAY, NEXT, RunningBroker, wait_for
+from tests.fakes.broker_server import DAY, EVENING, NEXT, RunningBroker, wait_for
 
 KEYS = AlpacaKeys(key_id="k", secret="s")
 LOST = ("500", "504", "empty", "302", "cut", "half", "headers")
@@ -207,7 +207,7 @@ def test_more_orders_and_fills_than_a_page_are_read_once_each(at_broker: Setup):
         assert broker.submit(one).answer is Answer.ACCEPTED
     assert len({held.client_order_id for held in broker.open_orders()}) == len(broker.open_orders()) == 701
     at_broker.server.run()
-    fills = broker.fills()
+    fills = broker.fills(EVENING)
     assert len({fill.execution_id for fill in fills}) == len(fills) == 1402
     assert len(broker.outcomes(NEXT, orders)) == 1402
 
@@ -252,7 +252,8 @@ def test_polling_and_the_stream_tell_the_same_each_alone_and_both_together(at_br
     by_polling = outcomes_of(at_broker, "poll", polls=True)
     assert by_stream == by_both == by_polling
     assert len(by_polling) == 6
-    assert {event.channel for event in at_broker.inbox("stream").events(at_broker.server.house.exchange.account_number)} == {Channel.STREAM}
+    number = at_broker.server.house.exchange.account_number
+    assert {event.channel for event in at_broker.inbox("stream").events(number, EVENING)} == {Channel.STREAM}
 
 
 def test_what_the_stream_lost_polling_tells_and_the_other_way_round(at_broker: Setup):
@@ -321,7 +322,7 @@ def test_the_inbox_keeps_what_came_first_and_counts_what_is_new(tmp_path: Path):
     first, later = (state_event("PA1", raw, channel) for channel in Channel)
     other = state_event("PA2", raw, Channel.STREAM)
     assert (inbox.receive([first, first, other]), inbox.receive([later]), inbox.receive([])) == (2, 0, 0)
-    assert inbox.events("PA1") == [first]
-    assert inbox.events("PA2", orders=["o"]) == [other]
-    assert inbox.events("PA2", orders=["p"]) == []
+    assert inbox.events("PA1", first.at) == [first]
+    assert inbox.events("PA2", first.at) == [other]
+    assert inbox.events("PA2", first.at + timedelta(microseconds=1)) == []
     assert first.at == datetime(2020, 1, 3, 14, 30, 0, 123456, tzinfo=UTC)
