@@ -206,22 +206,26 @@ def _undenied(orders: pl.DataFrame) -> dg.AssetCheckResult:
 
 
 def _sent(ledger: Ledger, session: date, orders: Sequence[Order]) -> dg.AssetCheckResult:
-    """A finding for each order that the broker did not take, and one for all that came too late to be sent."""
-    found: list[tuple[str, str, str, str]] = []
-    for order in orders:
-        if order.state is OrderState.REJECTED:
-            note = ledger.order_history(order.client_order_id)[-1].note
-            found.append((order.symbol, "order_rejected", "an order that the broker takes", f"{_in_words(order)}: {note}"))
-    missed = [order for order in orders if order.state is OrderState.MISSED]
+    """A finding for each order that the broker did not take, and one for all that were not sent, with why."""
+    told = {
+        order: f"{_in_words(order)}: {ledger.order_history(order.client_order_id)[-1].note}" for order in orders if order.state in _UNSENT
+    }
+    found = [
+        (order.symbol, "order_rejected", "an order that the broker takes", words)
+        for order, words in told.items()
+        if order.state is OrderState.REJECTED
+    ]
+    missed = "; ".join(words for order, words in told.items() if order.state is OrderState.MISSED)
     if missed:
-        note = ledger.order_history(missed[0].client_order_id)[-1].note
-        words = ", ".join(map(_in_words, missed))
-        found.append((WHOLE_SESSION, "orders_missed", "orders sent before the cut-off of the next session's open", f"{words}: {note}"))
+        found.append((WHOLE_SESSION, "orders_missed", "orders that are sent, in time for the next session's open", missed))
     columns = ("session", "symbol", "rule", "severity", "expected", "observed")
     rows = [(session, symbol, rule, str(Severity.WARN), wanted, observed) for symbol, rule, wanted, observed in found]
     schema = dict.fromkeys(columns, pl.String) | {"session": pl.Date}
     metadata: Metadata = {"not_sent": len(found), "worst": worst(pl.DataFrame(rows, schema=schema, orient="row"), most=MOST_REVISIONS)}
     return warning("orders", "everything_was_sent", not found, metadata)
+
+
+_UNSENT = (OrderState.REJECTED, OrderState.MISSED)
 
 
 def _in_words(order: Order) -> str:
@@ -446,7 +450,7 @@ def daily_order_assets(sessions: dg.PartitionsDefinition) -> list[dg.AssetsDefin
             dg.AssetCheckSpec(
                 "everything_was_sent",
                 asset="orders",
-                description="Warns of orders that the broker rejected, and of those that came too late to be sent.",
+                description="Warns of orders that the broker rejected, and of those that were not sent, too late or stopped.",
             ),
         ],
     )

@@ -9,6 +9,7 @@ import dagster as dg
 from dagster._core.utils import make_new_run_id
 
 from orchestration.instance import process_tags
+from orchestration.workbench import own_command
 from quant.errors import AftercloseError
 
 Watcher = Callable[[str, bool, str], None]  # (step, done, what the step says of its progress)
@@ -111,10 +112,8 @@ def _cause(result: dg.ExecuteInProcessResult, job: str, partition: str | None, f
     blocking = ", ".join(f"{c.check} of {c.asset}" for c in failed if c.severity == "ERROR")
     remedy = ""
     if any(c.check == "feed_is_sound" for c in failed) and partition is not None:
-        remedy = (
-            f'; `afterclose quarantine show {partition} "*"` says why. Run it again once the source has corrected it, release it, or pass '
-            f"over it: `afterclose session skip {partition} --reason TEXT`"
-        )
+        look, skip = own_command(f'quarantine show {partition} "*"'), own_command(f"session skip {partition} --reason TEXT")
+        remedy = f"; `{look}` says why. Run it again once the source has corrected it, release it, or pass over it: `{skip}`"
     return RunFailedError(f"{where} was stopped by: {blocking or 'an unknown fault; see the run in the UI'}{remedy}")
 
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from orchestration.terminal import bars, out, parse_session, print_rows
-from quant.errors import InputError, expected
+from quant.errors import InputError, SourceUnavailableError, expected
 from quant.ports import Announcer
 
 source = typer.Typer(help="What the source of the profile is and says; minute bars of single days.", no_args_is_help=True)
 
-_MOST_DAYS = 31  # a month of minutes of 500 symbols is 5 GB of answers
+_MOST_DAYS = 31  # they are gathered in memory, and asked for at a limited rate
 
 
 @source.command()
@@ -51,7 +51,7 @@ def check(
         traded = bench.chain.source.bars(last, last)["symbol"].unique().to_list()
         said, silent = announced(bench.chain, first, last, traded)
     if silent is not None:
-        raise InputError(silent)
+        raise SourceUnavailableError(silent)
     if said.is_empty():
         out.print(f"Nothing from {first} on that is not followed.")
         return

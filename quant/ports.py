@@ -113,7 +113,7 @@ class Announcer(Protocol):
     """A source that can be asked for announcements and for minutes."""
 
     def announcements(self, first: date, last: date, traded: Collection[str]) -> Sequence[Announcement]:
-        """What it says about the days first..last; ``traded`` are the symbols that have a bar in the last of their sessions."""
+        """What it says about the days first..last; ``traded`` are the symbols with a bar in the newest session that is over by ``last``."""
         ...
 
     def minute_bars(self, first: date, last: date) -> pl.DataFrame:

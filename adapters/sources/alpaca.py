@@ -196,8 +196,8 @@ class AlpacaSource:
         return [*dated_values(listed, self._first_open, self._close_before), *renames(changes, set(self._universe))], owners
 
     def announcements(self, first: date, last: date, traded: Collection[str]) -> Sequence[Announcement]:
-        """Corporate actions of first..last that nothing applies; days on which Alpaca has other hours than the calendar here; and, where no
-        newer session is out, symbols of the universe that traded and cannot be traded any more.
+        """Corporate actions of first..last that nothing applies; days on which Alpaca has other hours than the calendar here; and, if
+        ``last`` is beyond the newest session that is out, symbols that traded in that one and cannot be traded any more.
         """
         made, owners = self._made(first, last)
         told = [
@@ -214,8 +214,9 @@ class AlpacaSource:
             for label in sorted({label for label, _ in owners.get(item.symbol, [(item.symbol, None)])})
         ]
         told += self._other_hours(first, last)
-        if self._calendar.next(last) > self.last_session(self._clock.now()):
-            told += self._untradable(self._calendar.on_or_before(last), traded)
+        newest = self.last_session(self._clock.now())
+        if last > newest:  # what can be traded now says nothing of an older session
+            told += self._untradable(newest, traded)
         return told
 
     def _other_hours(self, first: date, last: date) -> Iterator[Announcement]:

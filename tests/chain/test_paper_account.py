@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 import pytest
@@ -17,8 +18,10 @@ import pytest
 from adapters.sources.sample import SampleSource
 from orchestration.definitions import alerting_of, build_definitions
 from orchestration.settings import Settings
+from quant.alerts.alert import Alert
 from quant.alerts.observations import of_check
 from quant.calendar import exchange_calendar
+from quant.errors import BrokerError
 from quant.trading.exchange import ExchangeRules
 from quant.trading.orders import OrderState
 from tests.chain.command_line import afterclose
@@ -91,6 +94,16 @@ class Account:
         done = afterclose(self.root.path, *words, profile=profile, APCA_API_KEY_ID="any", APCA_API_SECRET_KEY="any")
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def alert(self, rule: str) -> Alert:
+        """What the newest check of whether orders were sent makes of a rule."""
+        check = dg.AssetCheckKey(dg.AssetKey("orders"), "everything_was_sent")
+        (record,) = self.root.instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        assert record.event is not None
+        assert record.event.asset_check_evaluation is not None
+        outcome = alerting_of(self.root.defs).outcome(record.event.asset_check_evaluation, partition=str(FIRST))
+        (found,) = (alert for alert in of_check(outcome).alerts if alert.rule == rule)
+        return found
 
     def judge(self) -> None:
         """The ledger's holdings and cash are the broker's, to the cent."""
@@ -189,15 +202,7 @@ def test_an_order_that_the_broker_rejects_is_an_alert_with_its_words(account: Ac
     assert "everything_was_sent" in {check.check for check in warned[FIRST]}
     states = {order.symbol: order.state for order in account.root.ledger.orders("paper", decided=FIRST)}
     assert states["FB"] is OrderState.REJECTED
-    (made,) = (
-        record.event.asset_check_evaluation
-        for record in account.root.instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(dg.AssetKey("orders"), "everything_was_sent"), limit=1
-        )
-        if record.event is not None
-    )
-    assert made is not None
-    (alert,) = (a for a in of_check(alerting_of(account.root.defs).outcome(made, partition=str(FIRST))).alerts if a.symbol)
+    alert = account.alert("order_rejected")
     assert (alert.symbol, alert.rule) == ("FB", "order_rejected")
     assert "tradable" in alert.observed
 
@@ -212,3 +217,22 @@ def test_what_the_broker_does_not_lend_is_denied_and_the_longs_shrink_with_it(ac
     assert denial.limit == "short_availability"
     assert {order.state for order in orders.values()} == {OrderState.ACCEPTED}
     assert sum(order.signed_quantity * order.reference_price for order in orders.values()) <= Decimal(300_000)
+
+
+@pytest.mark.slow
+def test_orders_that_a_halt_stopped_before_they_were_sent_say_so_and_not_that_they_were_late(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+):
+    def die(*args: object, **options: object) -> NoReturn:
+        raise BrokerError("the machine went down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("quant.trading.desk.submit", die)
+        with pytest.raises(BrokerError, match="the machine went down"):
+            account.root.days([FIRST])
+    assert "active -> halted" in account.says("halt", "--reason", "a look at the machine")
+    account.root.days([FIRST])
+    assert account.states(FIRST) == {OrderState.MISSED}
+    assert account.accepted() == Counter()
+    alert = account.alert("orders_missed")
+    assert "the book is halted" in alert.observed

@@ -43,8 +43,9 @@ def test_a_session_that_cannot_be_gated_is_skipped_and_a_halt_holds_until_the_re
     run("paper-run", "--session", "2013-02-26")
     stopped = run("paper-run", "--session", str(BAD), code=1)
     assert "feed_is_sound" in stopped
-    assert f'`afterclose quarantine show {BAD} "*"`' in stopped
-    assert f"`afterclose session skip {BAD} --reason TEXT`" in stopped
+    typed = f"afterclose --profile {profile} --data {root}"
+    assert f'`{typed} quarantine show {BAD} "*"`' in stopped
+    assert f"`{typed} session skip {BAD} --reason TEXT`" in stopped
     shown = run("quarantine", "show", str(BAD), "*")
     assert "FB r05_prices_positive" in shown, "the findings of its symbols are the session's"
     assert "expected a reason" in run("session", "skip", str(BAD), "--reason", " ", code=2)

@@ -242,10 +242,13 @@ def test_what_nothing_applies_is_said(opened: Opened, caplog: pytest.LogCaptureF
     assert json.loads(told[0].evidence)["rate"] == 10.0
 
 
+UPCOMING = exchange_calendar().next(SESSIONS[-1])
+
+
 def test_hours_of_another_calendar_and_symbols_that_cannot_be_traded_any_more_are_announced(opened: Opened):
     mourning, short = SESSIONS[3], SESSIONS[4]
     source, server = opened(AlpacaServer(bars=BARS, hours={mourning: None, short: time(13)}, inactive={"AAPL", "META"}), universe=["AAPL"])
-    told = source.announcements(SESSIONS[0], SESSIONS[-1], ["AAPL"])
+    told = source.announcements(SESSIONS[0], UPCOMING, ["AAPL"])
     assert [(item.day, item.symbol, item.what, item.expected.partition(", ")[0], item.observed) for item in told] == [
         (mourning, "*", "other_hours", "09:30 to 16:00 America/New_York", "closed"),
         (short, "*", "other_hours", "09:30 to 16:00 America/New_York", "09:30 to 13:00 America/New_York"),
@@ -257,16 +260,16 @@ def test_hours_of_another_calendar_and_symbols_that_cannot_be_traded_any_more_ar
             "inactive, tradable true",
         ),
     ]
-    assert source.announcements(SESSIONS[-1], SESSIONS[-1], []) == [], "one without a bar may have been gone for long"
+    assert source.announcements(SESSIONS[-1], UPCOMING, []) == [], "one without a bar may have been gone for long"
     server.asked.clear()
-    assert len(source.announcements(SESSIONS[0], SESSIONS[-2], ["AAPL"])) == 2
+    assert len(source.announcements(SESSIONS[0], SESSIONS[-1], ["AAPL"])) == 2
     assert "/v2/assets" not in server.paths(), "what can be traded now says nothing of an older session"
 
 
 def test_the_company_of_the_universe_is_asked_about_under_the_name_it_has_now(opened: Opened):
     renamed = AlpacaServer(bars=BARS, companies=[FACEBOOK, ROUNDHILL], inactive={"FB"})
     source, _ = opened(renamed, asof=SESSIONS[0], universe=["FB"])
-    assert source.announcements(SESSIONS[-1], SESSIONS[-1], ["FB"]) == []
+    assert source.announcements(SESSIONS[-1], UPCOMING, ["FB"]) == []
 
 
 def test_a_spin_off_that_trades_later_is_worth_its_first_open(opened: Opened):
