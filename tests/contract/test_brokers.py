@@ -14,7 +14,6 @@ import pytest
 import stamina
 
 from adapters.brokers.alpaca import AlpacaAccess, AlpacaBroker
-from adapters.brokers.exchange import AccountExchange
 from adapters.brokers.simulated import SimulatedExchange
 from adapters.clock import FixedClock, SystemClock
 from adapters.ledger.inbox import open_inbox
@@ -26,6 +25,7 @@ from quant.trading.brokerage import Answer
 from quant.trading.exchange import Bar, ExchangeRules, Listing, SimulatedAccountExchange
 from quant.trading.market import SessionMarket
 from quant.trading.orders import Execution, Expiry, Leg, Order, OrderType, Side
+from tests.fakes.account_exchange import AccountExchange
 from tests.fakes.broker_server import BARS, DAY, EVENING, FREE, NEXT, RunningBroker
 
 KINDS = ("simulated", "exchange", "alpaca")

@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from adapters.brokers.alpaca import NEVER_BOOKS
-from adapters.brokers.exchange import AccountExchange
 from adapters.clock import FixedClock
 from adapters.ledger import open_ledger
 from quant.ledger.entries import Account, Entry
@@ -53,6 +52,7 @@ from quant.trading.orders import Order
 from quant.trading.reconciling import reconcile_book
 from quant.trading.rules import BookRules
 from quant.units import CENT, ZERO, cents
+from tests.fakes.account_exchange import AccountExchange
 from tests.trading.simulation import CALENDAR, DEPOSIT, KNOWN, SESSIONS, decided
 
 BOOK = "paper"

@@ -1,4 +1,4 @@
-"""The simulated exchange with an account, in this process, as a broker: for trying things without a server between."""
+"""The simulated exchange with an account as a broker in the process of a test: the port without a server between."""
 
 from __future__ import annotations
 
